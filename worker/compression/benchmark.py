@@ -1,0 +1,32 @@
+"""Time and memory, measured so that the figure can be believed."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+LatencyVerdict = Literal["faster", "slower", "equal", "unreliable"]
+
+
+class Percentiles(BaseModel):
+    """Milliseconds of one inference."""
+
+    model_config = ConfigDict(frozen=True)
+
+    p50: float
+    p90: float
+    p99: float
+
+
+class Latency(BaseModel):
+    """Original against result, interleaved. `speedup` > 1 is faster; `interval` is its 95 % bootstrap."""
+
+    model_config = ConfigDict(frozen=True)
+
+    shapes: dict[str, list[int]]
+    threads: int
+    rounds: int
+    before: Percentiles
+    after: Percentiles
+    speedup: float
+    interval: tuple[float, float]
+    verdict: LatencyVerdict

@@ -1,0 +1,26 @@
+"""The methods: one file each, one line each in `AnyPass`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from worker.compression.passes.base import Context, Pass, Target
+from worker.compression.passes.graph_cleaning import GraphCleaning
+from worker.compression.passes.magnitude_pruning import MagnitudePruning
+from worker.compression.passes.static_quantization import StaticQuantization
+
+# An explicit union: the type checker sees it, and pydantic has no supported way to build one.
+AnyPass = Annotated[
+    GraphCleaning | MagnitudePruning | StaticQuantization,
+    Field(discriminator="method"),
+]
+
+__all__ = [
+    "AnyPass",
+    "Context",
+    "GraphCleaning",
+    "MagnitudePruning",
+    "Pass",
+    "StaticQuantization",
+    "Target",
+]

@@ -1,0 +1,138 @@
+"""What a compression did, as strict JSON: the proof that travels with the model."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from worker.compression.benchmark import Latency
+from worker.compression.fidelity import Accuracy, Fidelity
+from worker.compression.recipe import Goal, Recipe
+
+Outcome = Literal[
+    "better", "not_better", "as_asked", "as_asked_but_slower", "as_asked_but_worse",
+    "not_verified", "not_measured_here",
+]  # fmt: skip
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
+    )
+
+
+class Verdict(Part):
+    outcome: Outcome
+    sentence: str
+
+
+class Warned(Part):
+    """Something the user should know; `code` is stable."""
+
+    code: str
+    message: str
+
+
+class Size(Part):
+    """One side of before and after. Bytes of files, external data included; `ops` counts by type."""
+
+    bytes: int
+    compressed_bytes: int = Field(description="zstd, level 3")
+    parameters: int
+    nonzero_parameters: int
+    macs: int | None
+    peak_memory_bytes: int | None
+    ops: dict[str, int]
+
+
+class Step(Part):
+    """One pass and what it changed. `bytes` is the size after it."""
+
+    pass_: str = Field(alias="pass")
+    seconds: float
+    bytes: int
+    fidelity: Fidelity | None
+    latency: Latency | None
+    warnings: list[Warned]
+
+
+class LayerCost(Part):
+    """A layer as ONNX Runtime runs it: kernel, weight bytes, milliseconds by its profile."""
+
+    kernel: str | None
+    bytes: int
+    ms: float | None
+
+
+class Layer(Part):
+    """Blame and price of one weight-carrying layer of the original. `after` is null where it is gone."""
+
+    name: str
+    op: str
+    before: LayerCost
+    after: LayerCost | None
+    precision: str
+    sparsity: float
+    channels: tuple[int, int] | None = Field(description="output channels before and after")
+    sqnr_db: float | None
+    saved_ms: float | None
+    reason: str | None
+
+
+class Candidate(Part):
+    """One thing that the search tried, with the explicit recipe that makes it again."""
+
+    name: str
+    recipe: Recipe
+    bytes: int | None
+    latency_ms: float | None
+    speedup: float | None
+    drop: float | None
+    sqnr_db: float | None
+    within_bound: bool
+    on_front: bool
+    chosen: bool
+    reason: str
+    file: str | None
+
+
+class Environment(Part):
+    cpu: str
+    flags: list[str]
+    cores: int
+    versions: dict[str, str]
+
+
+class Reproduce(Part):
+    """`recipe`, run by hand on the same data and versions, gives the same weights bit for bit."""
+
+    recipe: Recipe
+    seed: int
+    sha256: dict[str, str]
+
+
+class Model(Part):
+    name: str
+    format: str
+    bytes: int
+    sha256: str
+
+
+class Report(Part):
+    model: Model
+    verdict: Verdict
+    goal: Goal
+    before: Size
+    after: Size
+    latency: list[Latency]
+    fidelity: Fidelity | None
+    accuracy: Accuracy | None
+    steps: list[Step]
+    layers: list[Layer]
+    candidates: list[Candidate]
+    warnings: list[Warned]
+    environment: Environment
+    reproduce: Reproduce
+    snippet: str
+    extra: dict[str, Any] = Field(
+        default={}, description="what a method adds: curves, kept channels"
+    )
