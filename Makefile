@@ -1,0 +1,45 @@
+# Every command of the project. Each target sets up what it needs.
+#   PYTHON            the interpreter that makes .venv (3.11 or newer)
+#   TORCH_INDEX_URL   where to take torch from, where the default index has CUDA builds only
+PYTHON ?= python3.11
+TORCH_INDEX_URL ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: setup demo test serve check fmt bench
+.DEFAULT_GOAL := setup
+
+setup: $(VENV)/stamp
+
+$(VENV)/stamp: pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (a few minutes the first time)"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) --no-deps $$(grep '^torch==' constraints.txt)
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/python examples/digits/demo.py
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+serve: setup
+	$(BIN)/modelpress serve $(ARGS)
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_architecture.py -m 'not system'
+
+fmt: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup
+	$(BIN)/python -m benchmarks $(ARGS)

@@ -1,0 +1,119 @@
+"""Real servers and a real browser for the tests: found, started on free ports, stopped.
+
+Where one is not installed, its tests are left out with the reason, and the last lines of the run
+say so; with `CI=true` or `MODELPRESS_REQUIRE_SERVERS=1` that is a failure.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+POSTGRES = "/usr/lib/postgresql/*/bin"
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """URL of a Redis server of our own, without persistence."""
+    port = free_port()
+    command = [str(installed("redis-server")), "--port", str(port), "--bind", "127.0.0.1"]
+    with tempfile.TemporaryDirectory() as folder:
+        server = subprocess.Popen(
+            [*command, "--save", "", "--appendonly", "no", "--dir", folder],
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            wait_for_port(server, port)
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            stop(server)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """SQLAlchemy URL of a PostgreSQL server of our own, with an empty database."""
+    initdb, postgres = installed("initdb", POSTGRES), installed("postgres", POSTGRES)
+    user = "postgres" if os.geteuid() == 0 else None  # the server refuses to run as root
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        if user:
+            shutil.chown(folder, user)
+        data = f"{folder}/data"
+        subprocess.run(
+            [initdb, "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"],
+            check=True, capture_output=True, user=user, cwd=folder,
+        )  # fmt: skip
+        server = subprocess.Popen(
+            [postgres, "-D", data, "-p", str(port), "-k", folder, "-h", "127.0.0.1"],
+            stderr=subprocess.DEVNULL, user=user, cwd=folder,
+        )  # fmt: skip
+        try:
+            wait_for_port(server, port)
+            yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+        finally:
+            stop(server)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """The browser to give Playwright as executable_path."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return Path(found)
+    return installed("chromium")
+
+
+def installed(name: str, folder: str | None = None) -> Path:
+    """Where a program is; without it the test is left out, or fails where servers are required."""
+    found = [Path(path) for path in [shutil.which(name)] if path]
+    if folder:
+        found += sorted(Path("/").glob(f"{folder.lstrip('/')}/{name}"))
+    if found:
+        return found[-1]
+    if os.environ.get("CI") == "true" or os.environ.get("MODELPRESS_REQUIRE_SERVERS") == "1":
+        pytest.fail(f"{name} is not installed, and servers are required here")
+    pytest.skip(f"{name} is not installed")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def wait_for_port(process: subprocess.Popen[bytes], port: int, *, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            pytest.fail(f"{process.args!r} ended with {process.returncode}")
+        with socket.socket() as client:
+            client.settimeout(0.5)
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    pytest.fail(f"{process.args!r} does not listen on port {port} after {seconds:.0f} s")
+
+
+def stop(process: subprocess.Popen[bytes], *, seconds: float = 10) -> None:
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
+    skipped: Sequence[pytest.TestReport] = terminalreporter.stats.get("skipped", [])
+    reasons = {str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped}
+    missing = sorted(reason for reason in reasons if reason.endswith("is not installed"))
+    if missing:
+        terminalreporter.write_line(f"LEFT OUT, {len(skipped)} tests: {'; '.join(missing)}")
