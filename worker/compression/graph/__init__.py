@@ -1,0 +1,31 @@
+"""The model as a graph: files, sessions, interface, weights, counts and notes."""
+
+from worker.compression.graph.counting import macs, op_counts, parameters
+from worker.compression.graph.files import SINGLE_FILE_BYTES, file_bytes, load, save
+from worker.compression.graph.interface import InputSpec, inputs, opset, outputs
+from worker.compression.graph.notes import note, notes
+from worker.compression.graph.selection import matches, module_path, select
+from worker.compression.graph.sessions import session
+from worker.compression.graph.weights import Weight, weights
+
+__all__ = [
+    "SINGLE_FILE_BYTES",
+    "InputSpec",
+    "Weight",
+    "file_bytes",
+    "inputs",
+    "load",
+    "macs",
+    "matches",
+    "module_path",
+    "note",
+    "notes",
+    "op_counts",
+    "opset",
+    "outputs",
+    "parameters",
+    "save",
+    "select",
+    "session",
+    "weights",
+]

@@ -1,0 +1,113 @@
+"""Model files: read lazily, written whole, external data beside them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from worker.compression.errors import InvalidModel
+
+# Protobuf ends at 2 GiB; above this the weights go into a file of their own.
+SINGLE_FILE_BYTES = 1_500_000_000
+
+
+def load(path: Path) -> ir.Model:
+    """Read a model; external data stays in its file, memory-mapped.
+
+    Raises:
+        InvalidModel: the file is no ONNX model, or its external data is missing or unsafe.
+    """
+    path = path.resolve()
+    try:
+        model = ir.load(path)
+    except OSError as error:
+        raise InvalidModel(f"{path.name} cannot be opened: {error.strerror}") from error
+    except DecodeError as error:
+        raise InvalidModel(
+            f"{path.name} is not an ONNX file, or it is cut off",
+            hint="export the model again and upload the complete .onnx file",
+        ) from error
+    except Exception as error:
+        raise InvalidModel(f"{path.name} is not a valid ONNX model: {error}") from error
+    if not model.graph.outputs:
+        raise InvalidModel(
+            f"{path.name} holds no graph with an output",
+            hint="export the model again and upload the complete .onnx file",
+        )
+    for tensor in _external_tensors(model):
+        _check_external(tensor, path.parent)
+    return model
+
+
+def save(model: ir.Model, path: Path) -> None:
+    """Write a model to one file, or above 1.5 GB to the file and `<name>.data` beside it.
+
+    The model stays usable, unless it reads its weights from the data file that is replaced.
+    """
+    path = path.resolve()
+    if _weight_bytes(model) > SINGLE_FILE_BYTES:
+        ir.save(model, path, external_data=f"{path.name}.data")
+        return
+    replaced = [(value, value.const_value) for value in _external_initializers(model)]
+    try:
+        for value, tensor in replaced:
+            value.const_value = _inline(tensor)
+        onnx.save(ir.to_proto(model), path)
+    finally:
+        for value, tensor in replaced:
+            value.const_value = tensor
+
+
+def file_bytes(path: Path) -> int:
+    """Size of a model file with all external data files it names, in bytes."""
+    locations = {tensor.path for tensor in _external_tensors(load(path))}
+    return path.stat().st_size + sum(Path(location).stat().st_size for location in locations)
+
+
+def _weight_bytes(model: ir.Model) -> int:
+    values = (value for graph in model.graphs() for value in graph.initializers.values())
+    return sum(value.const_value.nbytes for value in values if value.const_value is not None)
+
+
+def _external_initializers(model: ir.Model) -> list[ir.Value]:
+    values = (value for graph in model.graphs() for value in graph.initializers.values())
+    return [value for value in values if isinstance(value.const_value, ir.ExternalTensor)]
+
+
+def _inline(tensor: ir.TensorProtocol | None) -> ir.TensorProtocol:
+    if tensor is None:  # not reachable: only external tensors are given
+        raise TypeError("an external initializer has no tensor")
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+
+
+def _external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
+    for value in _external_initializers(model):
+        if isinstance(value.const_value, ir.ExternalTensor):
+            yield value.const_value
+    for node in model.graph.all_nodes():
+        for attribute in node.attributes.values():
+            if isinstance(attribute.value, ir.ExternalTensor):
+                yield attribute.value
+
+
+def _check_external(tensor: ir.ExternalTensor, folder: Path) -> None:
+    """Refuse external data that is missing, too short or outside of the model's folder."""
+    data = Path(tensor.path)
+    hint = "upload a .zip that holds the model and its external data files side by side"
+    if data.is_symlink() or not data.resolve().is_relative_to(folder):
+        raise InvalidModel(
+            f"tensor {tensor.name!r} keeps its data outside of the model's folder", hint=hint
+        )
+    if not data.is_file():
+        raise InvalidModel(
+            f"tensor {tensor.name!r} keeps its data in {str(tensor.location)[:100]!r}, "
+            "which is not there",
+            hint=hint,
+        )
+    end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
+    if (tensor.offset or 0) < 0 or end > data.stat().st_size:
+        raise InvalidModel(
+            f"tensor {tensor.name!r} reaches beyond the end of {data.name}", hint=hint
+        )

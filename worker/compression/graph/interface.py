@@ -1,0 +1,59 @@
+"""What a model takes and gives."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from worker.compression.errors import InvalidModel
+from worker.compression.graph.files import load
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input or output. A `shape` axis is a size, a symbol, or None where nothing is known.
+
+    `ranked` is False where the model does not say how many axes there are; `shape` is then ().
+    """
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int | str | None, ...]
+    ranked: bool = True
+
+
+def inputs(model: ir.Model | Path) -> list[InputSpec]:
+    """Graph inputs without those that are initializers."""
+    graph = _open(model).graph
+    return [_spec(value) for value in graph.inputs if not value.is_initializer()]
+
+
+def outputs(model: ir.Model | Path) -> list[InputSpec]:
+    """Graph outputs."""
+    return [_spec(value) for value in _open(model).graph.outputs]
+
+
+def opset(model: ir.Model) -> int:
+    """Version of the standard operator set."""
+    return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
+
+
+def _open(model: ir.Model | Path) -> ir.Model:
+    return load(model) if isinstance(model, Path) else model
+
+
+def _spec(value: ir.Value) -> InputSpec:
+    name = value.name or ""
+    if not isinstance(value.type, ir.TensorType):
+        raise InvalidModel(
+            f"{name!r} is not a tensor but {value.type}",
+            hint="only models whose inputs and outputs are tensors can be compressed",
+        )
+    shape = value.shape
+    axes = () if shape is None else tuple(_axis(axis) for axis in shape)
+    return InputSpec(name, np.dtype(value.type.dtype.numpy()), axes, ranked=shape is not None)
+
+
+def _axis(axis: int | ir.SymbolicDim) -> int | str | None:
+    return axis if isinstance(axis, int) else axis.value
