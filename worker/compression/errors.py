@@ -80,3 +80,9 @@ class CompressionWarning(UserWarning):
         super().__init__(message)
         self.message = message
         self.code = code
+
+
+def first_line(error: BaseException, *, limit: int = 300) -> str:
+    """The first line of an error of a third party, cut short: enough to act on, no dump."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:limit] if lines else type(error).__name__

@@ -1,23 +1,33 @@
 """The model as a graph: files, sessions, interface, weights, counts and notes."""
 
-from worker.compression.graph.counting import macs, op_counts, parameters
-from worker.compression.graph.files import SINGLE_FILE_BYTES, file_bytes, load, save
+from worker.compression.graph.counting import macs, name_nodes, op_counts, parameters
+from worker.compression.graph.files import (
+    SINGLE_FILE_BYTES,
+    external_files,
+    file_bytes,
+    load,
+    save,
+)
 from worker.compression.graph.interface import InputSpec, inputs, opset, outputs
 from worker.compression.graph.notes import note, notes
 from worker.compression.graph.selection import matches, module_path, select
 from worker.compression.graph.sessions import session
-from worker.compression.graph.weights import Weight, weights
+from worker.compression.graph.weights import WEIGHT_INPUTS, Weight, constant, weights
 
 __all__ = [
     "SINGLE_FILE_BYTES",
+    "WEIGHT_INPUTS",
     "InputSpec",
     "Weight",
+    "constant",
+    "external_files",
     "file_bytes",
     "inputs",
     "load",
     "macs",
     "matches",
     "module_path",
+    "name_nodes",
     "note",
     "notes",
     "op_counts",

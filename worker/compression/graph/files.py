@@ -62,8 +62,12 @@ def save(model: ir.Model, path: Path) -> None:
 
 def file_bytes(path: Path) -> int:
     """Size of a model file with all external data files it names, in bytes."""
-    locations = {tensor.path for tensor in _external_tensors(load(path))}
-    return path.stat().st_size + sum(Path(location).stat().st_size for location in locations)
+    return sum(file.stat().st_size for file in (path, *external_files(path)))
+
+
+def external_files(path: Path) -> list[Path]:
+    """The external data files that a model names, each once."""
+    return [Path(place) for place in dict.fromkeys(t.path for t in _external_tensors(load(path)))]
 
 
 def _weight_bytes(model: ir.Model) -> int:

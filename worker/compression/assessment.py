@@ -1,0 +1,220 @@
+"""Judge a result against the original on held-out samples, and write the report beside it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from worker.compression import graph
+from worker.compression.benchmark import (
+    Latency,
+    compressed_bytes,
+    environment,
+    race,
+)
+from worker.compression.fidelity import Accuracy, Fidelity
+from worker.compression.html import render
+from worker.compression.layers import blame
+from worker.compression.passes import Pass
+from worker.compression.report import (
+    Candidate,
+    Environment,
+    Report,
+    Reproduce,
+    Size,
+    Step,
+    Warned,
+)
+from worker.compression.subject import Subject, copy_model, digest
+from worker.compression.verdict import Evidence, judge, snippet
+
+PACKAGES = ("onnxruntime", "onnx", "onnx-ir", "onnxslim", "numpy", "modelpress")
+
+
+@dataclass(frozen=True)
+class Made:
+    """The file after a pass, and what is to be said of it."""
+
+    path: Path
+    pass_: Pass
+    seconds: float
+    warnings: list[Warned]
+    notes: dict[str, str]
+    extra: dict[str, object] = field(default_factory=dict)
+
+
+def assess(
+    subject: Subject,
+    made: Sequence[Made],
+    *,
+    out: Path,
+    candidates: Sequence[Candidate] = (),
+    warnings: Sequence[Warned] = (),
+    reason: str | None = None,
+) -> Report:
+    """Measure the last of `made` (none: the original comes back), write model and report to `out`.
+
+    `reason` says why the original came back.
+    """
+    result = made[-1].path if made else subject.original
+    out.mkdir(parents=True, exist_ok=True)
+    copy_model(result, out / "model.onnx")
+    subject.progress("measure", 0.55, "comparing with the original on held-out samples")
+    closeness = _closeness(subject, [step.path for step in made])
+    timed = _latencies(subject, [step.path for step in made])
+    fidelity, accuracy = closeness[-1]
+    sizes = _sizes(subject, result)
+    evidence = Evidence(
+        goal=subject.recipe.goal,
+        target=subject.recipe.target,
+        automatic=subject.recipe.passes == "auto",
+        verified=subject.verified,
+        methods=tuple(step.pass_.method for step in made),
+        sizes=sizes,
+        latency=timed[-1],
+        fidelity=fidelity,
+        accuracy=accuracy,
+        reason=reason,
+    )
+    subject.progress("report", 0.95, "writing the report")
+    report = Report(
+        model=subject.model,
+        verdict=judge(evidence),
+        goal=subject.recipe.goal,
+        before=sizes[0],
+        after=sizes[1],
+        latency=timed[-1],
+        fidelity=fidelity,
+        accuracy=accuracy,
+        steps=_steps(made, closeness, timed),
+        layers=blame(subject.original, result, subject.feeds[0], _notes(made)),
+        candidates=list(candidates),
+        warnings=[*warnings, *(entry for step in made for entry in step.warnings)],
+        environment=_environment(),
+        reproduce=_reproduce(subject, made, out / "model.onnx"),
+        snippet=snippet(subject.recipe.target, subject.feeds[0]),
+        extra={key: value for step in made for key, value in step.extra.items()},
+    )
+    write(report, out)
+    return report
+
+
+def write(report: Report, out: Path) -> None:
+    (out / "report.json").write_text(report.model_dump_json(by_alias=True, indent=1))
+    (out / "report.html").write_text(render(report))
+
+
+def _closeness(
+    subject: Subject, paths: Sequence[Path]
+) -> list[tuple[Fidelity, Accuracy | None]]:
+    """Fidelity and accuracy of the original against itself, then of each path."""
+    reference = subject.reference(subject.split.report, "report")
+    found = [reference.compare(subject.original)] if not paths else []
+    for number, path in enumerate(paths):
+        subject.progress(
+            "measure",
+            0.55 + 0.1 * (number + 1) / len(paths),
+            f"compared result {number + 1} of {len(paths)} with the original",
+        )
+        found.append(reference.compare(path))
+    return found
+
+
+def _latencies(subject: Subject, paths: Sequence[Path]) -> list[list[Latency]]:
+    """For each path its latencies against the original; only the last is timed in every setting."""
+    racers = list(paths) or [subject.original]
+    settings = _settings(subject)
+    found: list[list[Latency]] = [[] for _ in racers]
+    for number, (feed_number, threads) in enumerate(settings):
+        subject.progress(
+            "measure",
+            0.66 + 0.2 * number / len(settings),
+            f"timing against the original, {threads} thread{'s' if threads > 1 else ''}",
+        )
+        first = 0 if number == 0 else len(racers) - 1
+        timed = race(
+            [subject.original, *racers[first:]],
+            subject.feeds[feed_number],
+            threads=threads,
+            quiet=subject.quiet,
+        )
+        for place, latency in enumerate(timed, start=first):
+            found[place].append(latency)
+    return found
+
+
+def _settings(subject: Subject) -> list[tuple[int, int]]:
+    """(feed, threads) pairs to time; the first is the one that the verdict rests on."""
+    cores = environment()[2]
+    threads = dict.fromkeys([subject.recipe.target.threads, 1, cores])
+    pairs = [(0, count) for count in threads]
+    return pairs + [(number, next(iter(threads))) for number in range(1, len(subject.feeds))]
+
+
+def _sizes(subject: Subject, result: Path) -> tuple[Size, Size]:
+    subject.progress("measure", 0.88, "measuring size and peak memory")
+    uploaded = _size(subject, subject.original)
+    before = uploaded.model_copy(
+        update={
+            "bytes": subject.model.bytes,
+            "compressed_bytes": compressed_bytes(subject.upload),
+        }
+    )
+    if result == subject.original:
+        return before, uploaded if subject.upload != subject.original else before
+    return before, _size(subject, result)
+
+
+def _size(subject: Subject, path: Path) -> Size:
+    model = graph.load(path)
+    every, nonzero = graph.parameters(model)
+    return Size(
+        bytes=graph.file_bytes(path),
+        compressed_bytes=compressed_bytes(path),
+        parameters=every,
+        nonzero_parameters=nonzero,
+        macs=sum(graph.macs(path, subject.feeds[0]).values()),
+        peak_memory_bytes=subject.measure(path),
+        ops=graph.op_counts(model),
+    )
+
+
+def _steps(
+    made: Sequence[Made],
+    closeness: Sequence[tuple[Fidelity, Accuracy | None]],
+    timed: Sequence[Sequence[Latency]],
+) -> list[Step]:
+    return [
+        Step(
+            pass_=step.pass_.method,
+            seconds=round(step.seconds, 3),
+            bytes=graph.file_bytes(step.path),
+            fidelity=closeness[number][0],
+            latency=timed[number][0],
+            warnings=step.warnings,
+        )
+        for number, step in enumerate(made)
+    ]
+
+
+def _notes(made: Sequence[Made]) -> dict[str, str]:
+    return {node: reason for step in made for node, reason in step.notes.items()}
+
+
+def _environment() -> Environment:
+    cpu, flags, cores = environment()
+    return Environment(
+        cpu=cpu,
+        flags=flags,
+        cores=cores,
+        versions={package: version(package) for package in PACKAGES},
+    )
+
+
+def _reproduce(subject: Subject, made: Sequence[Made], result: Path) -> Reproduce:
+    recipe = subject.recipe
+    if recipe.passes == "auto" and made:
+        recipe = recipe.model_copy(update={"passes": [step.pass_ for step in made]})
+    return Reproduce(
+        recipe=recipe, seed=recipe.seed, sha256={**subject.sha256, "result": digest(result)}
+    )

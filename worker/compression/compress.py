@@ -1,0 +1,68 @@
+"""The front door's verb: one model, one recipe, one report."""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from worker.compression.benchmark import Quiet, host_quiet
+from worker.compression.pipeline import by_hand
+from worker.compression.recipe import Recipe
+from worker.compression.report import Report
+from worker.compression.search import search
+from worker.compression.subject import prepare
+
+
+def compress(
+    model: Path | str,
+    recipe: str | Mapping[str, Any] | Recipe | None = "auto",
+    *,
+    out: Path | str,
+    name: str | None = None,
+    format: str = "onnx",
+    upload: Path | None = None,
+    calibration: Path | None = None,
+    evaluation: Path | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    progress: Callable[[str, float, str], None] | None = None,
+    measure: Callable[[Path], int | None] | None = None,
+    quiet: Quiet = host_quiet,
+) -> Report:
+    """Compress the ONNX file `model`; write model.onnx, report.json and report.html to `out`.
+
+    `upload` and `format` tell what was uploaded where `model` is its conversion. `measure` gives
+    the peak memory in bytes of a fresh process that runs a model file; without it none is reported.
+
+    Raises:
+        CompressionError: the model, the recipe or the data is refused; the message says why.
+    """
+    started = time.monotonic()
+    wanted, out = Recipe.parse(recipe), Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".work-", dir=out) as workdir:
+        subject = prepare(
+            Path(model),
+            wanted,
+            workdir=Path(workdir),
+            progress=progress or _silent,
+            measure=measure or _unmeasured,
+            quiet=quiet,
+            name=name,
+            format=format,
+            upload=upload,
+            calibration=calibration,
+            evaluation=evaluation,
+            inputs=inputs,
+        )
+        if wanted.passes == "auto":
+            return search(subject, out, started=started)
+        return by_hand(subject, wanted.passes, out)
+
+
+def _silent(stage: str, share: float, message: str) -> None:
+    """Nobody asked."""
+
+
+def _unmeasured(path: Path) -> None:
+    """A fresh process is the caller's to start: the library starts none."""

@@ -1,0 +1,200 @@
+"""The model under compression: its file, its data, and what every measurement of it needs."""
+
+import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worker.compression import graph
+from worker.compression.benchmark import Quiet
+from worker.compression.calibration import CalibrationSet, Split, open_samples, split, synthetic
+from worker.compression.errors import InvalidData, first_line
+from worker.compression.fidelity import OutputKind, Reference, output_kinds
+from worker.compression.passes import Context
+from worker.compression.recipe import Recipe
+from worker.compression.report import Model
+
+Feed = dict[str, np.ndarray]
+Progress = Callable[[str, float, str], None]
+"""Stage, share of the whole job (0..1), message."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """`original` is the ONNX file that every result is judged against; `model` what was uploaded."""
+
+    original: Path
+    upload: Path
+    model: Model
+    recipe: Recipe
+    split: Split
+    kinds: dict[str, OutputKind]
+    feeds: list[Feed]
+    workdir: Path
+    progress: Progress
+    measure: Callable[[Path], int | None]
+    quiet: Quiet
+    sha256: dict[str, str]
+
+    @property
+    def verified(self) -> bool:
+        """Whether the report may speak of fidelity: real samples, and enough of them."""
+        return self.split.report.source != "synthetic" and len(self.split.report) >= 8
+
+    def context(self, first: float, last: float) -> Context:
+        """What passes may use; their progress fills the job's from `first` to `last`."""
+
+        def progress(share: float, message: str) -> None:
+            self.progress("compress", first + (last - first) * min(max(share, 0), 1), message)
+
+        return Context(
+            workdir=self.workdir,
+            calibration=self.split.calibrate,
+            target=self.recipe.target,
+            seed=self.recipe.seed,
+            progress=progress,
+            measure=self.measure,
+        )
+
+    def reference(self, samples: CalibrationSet, name: str) -> Reference:
+        folder = self.workdir / f"reference-{name}"
+        folder.mkdir(exist_ok=True)
+        return Reference(self.original, samples, self.kinds, workdir=folder)
+
+
+def prepare(
+    original: Path,
+    recipe: Recipe,
+    *,
+    workdir: Path,
+    progress: Progress,
+    measure: Callable[[Path], int | None],
+    quiet: Quiet,
+    name: str | None = None,
+    format: str = "onnx",
+    upload: Path | None = None,
+    calibration: Path | None = None,
+    evaluation: Path | None = None,
+    inputs: Mapping[str, Any] | None = None,
+) -> Subject:
+    """Read the data, run the original once and say what its outputs are.
+
+    Raises:
+        InvalidModel: the original does not load or run in ONNX Runtime.
+        InvalidData: the data does not fit the model.
+        InvalidRecipe: the goal names an output that is not there.
+    """
+    progress("clean", 0.01, "reading the model and the data")
+    upload = upload or original
+    samples = _samples(original, recipe, workdir, calibration, evaluation, inputs)
+    parts = split(*samples, seed=recipe.seed)
+    feeds = _timed_feeds(parts.report, recipe)
+    _try_out(original, feeds[0])
+    files = {"model": upload, "calibration": calibration, "evaluation": evaluation}
+    sha256 = {key: digest(path) for key, path in files.items() if path is not None}
+    return Subject(
+        original=original,
+        upload=upload,
+        model=Model(
+            name=name or upload.name,
+            format=format,
+            bytes=_bytes_of(upload, format),
+            sha256=sha256["model"],
+        ),
+        recipe=recipe,
+        split=parts,
+        kinds=output_kinds(graph.load(original), recipe.goal.outputs),
+        feeds=feeds,
+        workdir=workdir,
+        progress=progress,
+        measure=measure,
+        quiet=quiet,
+        sha256=sha256,
+    )
+
+
+def _samples(
+    original: Path,
+    recipe: Recipe,
+    workdir: Path,
+    calibration: Path | None,
+    evaluation: Path | None,
+    inputs: Mapping[str, Any] | None,
+) -> tuple[CalibrationSet, CalibrationSet | None]:
+    specs = graph.inputs(original)
+
+    def opened(path: Path, source: str) -> CalibrationSet:
+        folder = workdir / source
+        folder.mkdir(exist_ok=True)
+        return open_samples(path, specs, workdir=folder, source=source, images=recipe.images)
+
+    shapes = {key: value["shape"] for key, value in (inputs or {}).items() if "shape" in value}
+    judged = opened(evaluation, "evaluation") if evaluation else None
+    if calibration:
+        return opened(calibration, "calibration"), judged
+    if judged is not None:
+        # Calibrating on a part of the evaluation data beats noise; the split keeps the parts apart.
+        return judged, None
+    return synthetic(specs, seed=recipe.seed, shapes=shapes), None
+
+
+def _timed_feeds(samples: CalibrationSet, recipe: Recipe) -> list[Feed]:
+    """One feed for each input shape to time: those of the target, else the commonest and the largest."""
+    if recipe.target.shapes:
+        return [_resized(samples[0], shapes) for shapes in recipe.target.shapes]
+    shapes = [_shapes(samples[i]) for i in range(min(len(samples), 64))]
+    common = Counter(shapes).most_common(1)[0][0]
+    largest = max(shapes, key=lambda shape: sum(int(np.prod(dims)) for _, dims in shape))
+    chosen = dict.fromkeys([common, largest])
+    return [samples[shapes.index(shape)] for shape in chosen]
+
+
+def _shapes(feed: Feed) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple((name, value.shape) for name, value in feed.items())
+
+
+def _resized(feed: Feed, shapes: Mapping[str, list[int]]) -> Feed:
+    """The feed with its values repeated or cut to the shapes asked for."""
+    unknown = sorted(set(shapes) - set(feed))
+    if unknown:
+        raise InvalidData(
+            f"target.shapes names {', '.join(unknown)}, which is no input of the model",
+            hint=f"its inputs are {', '.join(feed)}",
+        )
+    return {
+        name: np.resize(value, shapes[name]) if name in shapes else value
+        for name, value in feed.items()
+    }
+
+
+def _try_out(original: Path, feed: Feed) -> None:
+    try:
+        graph.session(original).run(None, feed)
+    except Exception as error:
+        raise InvalidData(
+            f"the model does not run on the first sample: {first_line(error)}",
+            hint=f"check the shapes and types of the data: {_shapes(feed)}",
+            code="model_does_not_run",
+        ) from error
+
+
+def _bytes_of(upload: Path, format: str) -> int:
+    return graph.file_bytes(upload) if format == "onnx" else upload.stat().st_size
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def copy_model(source: Path, destination: Path) -> None:
+    """Copy an ONNX file byte for byte, with its external data under the names it refers to."""
+    shutil.copyfile(source, destination)
+    for data in graph.external_files(source):
+        shutil.copyfile(data, destination.parent / data.name)

@@ -1,0 +1,235 @@
+"""The outcome and its one honest sentence, from what was measured."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from worker.compression.benchmark import Latency, runs_here
+from worker.compression.fidelity import (
+    Accuracy,
+    Fidelity,
+    drop,
+    interval_end,
+    keeps,
+    worst_sqnr,
+)
+from worker.compression.passes import Target
+from worker.compression.recipe import Goal
+from worker.compression.report import Outcome, Size, Verdict
+
+FASTER = 1.02
+"""Least lower end of the speed-up's interval that is called faster."""
+SMALLER = 0.95
+"""Largest share of the bytes that is called smaller."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured of a result. `reason` says why the original came back, where it did."""
+
+    goal: Goal
+    target: Target
+    automatic: bool
+    verified: bool
+    methods: tuple[str, ...]
+    sizes: tuple[Size, Size]
+    latency: list[Latency]
+    fidelity: Fidelity
+    accuracy: Accuracy | None
+    reason: str | None
+
+    @property
+    def deciding(self) -> Latency:
+        """The setting that was asked for: the target's threads, the commonest shape."""
+        return self.latency[0]
+
+    @property
+    def kept(self) -> bool:
+        return keeps(
+            self.fidelity,
+            self.accuracy,
+            max_drop=self.goal.max_drop,
+            min_sqnr_db=self.goal.min_sqnr_db,
+        )
+
+    @property
+    def bytes_ratio(self) -> float:
+        before, after = self.sizes
+        return after.bytes / before.bytes
+
+    @property
+    def slower(self) -> bool:
+        threads = self.deciding.threads
+        return any(
+            timed.verdict == "slower" for timed in self.latency if timed.threads == threads
+        )
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """Name the outcome (DESIGN.md 3.5) and say it in words."""
+    outcome = _outcome(evidence)
+    parts = [_opening(evidence, outcome), _sizes(evidence), _latency(evidence)]
+    parts += [_closeness(evidence), _limits(evidence), _zeros(evidence)]
+    return Verdict(outcome=outcome, sentence=" ".join(part for part in parts if part))
+
+
+def _outcome(evidence: Evidence) -> Outcome:
+    if evidence.reason is not None:
+        return "not_better"
+    if not runs_here(evidence.target.cpu):
+        return "not_measured_here"
+    if evidence.automatic:
+        return _automatic(evidence)
+    if not evidence.verified:
+        return "not_verified"
+    if not evidence.kept:
+        return "as_asked_but_worse"
+    return "as_asked_but_slower" if evidence.slower else "as_asked"
+
+
+def _automatic(evidence: Evidence) -> Outcome:
+    if evidence.goal.objective == "latency":
+        improved = (
+            evidence.deciding.verdict == "faster" and evidence.deciding.interval[0] >= FASTER
+        )
+    else:
+        improved = evidence.bytes_ratio <= SMALLER
+    if not improved or evidence.slower or over_limits(evidence):
+        return "not_better"
+    if not evidence.verified:
+        return "not_verified"
+    return "better" if evidence.kept else "not_better"
+
+
+def over_limits(evidence: Evidence) -> list[str]:
+    """The hard limits that the result exceeds, each in words."""
+    goal, found = evidence.goal, []
+    after, latency = evidence.sizes[1].bytes, evidence.deciding.after.p50
+    if goal.max_bytes is not None and after > goal.max_bytes:
+        found.append(f"{after:,} bytes are over the limit of {goal.max_bytes:,}")
+    if goal.max_latency_ms is not None and latency > goal.max_latency_ms:
+        found.append(f"{latency:.3g} ms are over the limit of {goal.max_latency_ms:g} ms")
+    return found
+
+
+def _opening(evidence: Evidence, outcome: Outcome) -> str:
+    if evidence.reason is not None:
+        return f"The original is returned unchanged: {evidence.reason}."
+    wanted = "faster" if evidence.goal.objective == "latency" else "smaller"
+    return {
+        "better": f"The model is {wanted} and keeps its quality within the bound.",
+        "not_better": f"The result is not {wanted} within the bound.",
+        "as_asked": "Done as asked.",
+        "as_asked_but_slower": "Done as asked, but the result is slower than the original.",
+        "as_asked_but_worse": "Done as asked, but the result is worse than the bound allows"
+        + (" and slower than the original." if evidence.slower else "."),
+        "not_verified": "Not verified: "
+        + ("too few" if evidence.fidelity.source != "synthetic" else "no")
+        + " real samples to judge the quality on.",
+        "not_measured_here": f"Made for {evidence.target.cpu}, which this machine is not: "
+        "its speed and results there were not measured.",
+    }[outcome]
+
+
+def _sizes(evidence: Evidence) -> str:
+    before, after = evidence.sizes
+    if evidence.reason is not None:
+        return ""
+    return f"{in_bytes(before.bytes)} became {in_bytes(after.bytes)} ({evidence.bytes_ratio:.2f}x)."
+
+
+def _latency(evidence: Evidence) -> str:
+    if evidence.reason is not None:
+        return ""
+    timed = evidence.deciding
+    figures = f"{timed.before.p50:.3g} ms to {timed.after.p50:.3g} ms"
+    low, high = timed.interval
+    interval = f"{timed.speedup:.2f}x, 95 % {low:.2f} to {high:.2f}"
+    threads = f"{timed.threads} thread" + ("s" if timed.threads > 1 else "")
+    return {
+        "faster": f"Faster: {figures} with {threads} ({interval}).",
+        "slower": f"Slower: {figures} with {threads} ({interval}).",
+        "equal": f"Latency did not measurably change: {figures} with {threads} ({interval}).",
+        "unreliable": f"Latency could not be measured reliably: {figures} ({interval}).",
+    }[timed.verdict]
+
+
+def _closeness(evidence: Evidence) -> str:
+    if evidence.reason is not None:
+        return ""
+    fidelity = evidence.fidelity
+    if all(output.identical for output in fidelity.outputs):
+        return f"Outputs are identical on {fidelity.samples} {_kind(fidelity)} samples."
+    parts = [part for part in (_lost(evidence), _sqnr(evidence)) if part]
+    if not parts:
+        return ""
+    return f"{'; '.join(parts)}, on {fidelity.samples} {_kind(fidelity)} samples."
+
+
+def _kind(fidelity: Fidelity) -> str:
+    return "synthetic" if fidelity.source == "synthetic" else "held-out"
+
+
+def _lost(evidence: Evidence) -> str:
+    lost = drop(evidence.fidelity, evidence.accuracy)
+    if lost is None:
+        return ""
+    end = interval_end(evidence.fidelity, evidence.accuracy)
+    reach = f" (95 %: at most {100 * end:.2g} %)" if end is not None and end > lost else ""
+    if evidence.accuracy is None:
+        return f"Answers changed by {100 * lost:.2g} %{reach}"
+    accuracy = evidence.accuracy
+    return (
+        f"{accuracy.metric} {accuracy.before:.4g} to {accuracy.after:.4g}, "
+        f"a relative drop of {100 * lost:.2g} %{reach}"
+    )
+
+
+def _sqnr(evidence: Evidence) -> str:
+    worst = worst_sqnr(evidence.fidelity)
+    return "" if worst is None else f"worst channel SQNR {worst:.1f} dB"
+
+
+def _limits(evidence: Evidence) -> str:
+    over = over_limits(evidence)
+    return f"{'; '.join(over).capitalize()}." if over and evidence.reason is None else ""
+
+
+def _zeros(evidence: Evidence) -> str:
+    if "magnitude_pruning" not in evidence.methods or evidence.reason is not None:
+        return ""
+    after = evidence.sizes[1]
+    share = 1 - after.nonzero_parameters / max(after.parameters, 1)
+    return (
+        f"{100 * share:.0f} % of the weights are zero: that shrinks the compressed download "
+        f"({in_bytes(after.compressed_bytes)} with zstd), not latency or memory."
+    )
+
+
+def in_bytes(count: int) -> str:
+    """A byte count for people: 1,234 bytes, 12.3 kB, 4.5 MB."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:,} bytes"
+
+
+def snippet(target: Target, feed: Mapping[str, np.ndarray]) -> str:
+    """Python that loads the result and runs it once, with the session options it was timed with."""
+    inputs = json.dumps(
+        {name: [list(value.shape), str(value.dtype)] for name, value in feed.items()}
+    )
+    return f"""import numpy as np
+import onnxruntime as ort
+
+options = ort.SessionOptions()
+options.intra_op_num_threads = {target.threads}
+# On x86 without VNNI the int8 kernels saturate; this takes the exact ones there and is ignored elsewhere.
+options.add_session_config_entry("session.x64quantprecision", "1")
+session = ort.InferenceSession("model.onnx", options, providers=["CPUExecutionProvider"])
+shapes = {inputs}
+feed = {{name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}}
+print([output.shape for output in session.run(None, feed)])
+"""
