@@ -32,6 +32,8 @@ def session(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        # Repacked weights vanish from the inputs that the profile lists.
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if profile_prefix is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile_prefix)
