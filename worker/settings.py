@@ -1,0 +1,122 @@
+"""Where everything that can be set comes from: the environment, `MODELPRESS_*`."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+GIB = 1024**3
+
+
+def _default_data_dir() -> Path:
+    home = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(home) / "modelpress"
+
+
+class Settings(BaseSettings):
+    """One frozen object; every field is an environment variable with the prefix `MODELPRESS_`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MODELPRESS_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    data_dir: Path = Field(
+        default_factory=_default_data_dir,
+        description="Folder of the embedded database, files, broker and scratch space.",
+    )
+    database_url: str = Field(
+        default="", description="SQLAlchemy URL; empty is SQLite in the data folder."
+    )
+    broker_url: str = Field(
+        default="", description="redis:// or rediss://; empty is folders in the data folder."
+    )
+    storage_url: str = Field(
+        default="",
+        description="s3://bucket/prefix or a folder; empty is a folder in the data folder.",
+    )
+
+    host: str = Field(default="127.0.0.1", description="Address that the web server binds.")
+    port: int = Field(
+        default=8000, ge=0, le=65_535, description="Port of the web server; 0 takes a free one."
+    )
+    allow_open: bool = Field(
+        default=False, description="Allow to bind beyond loopback although there are no keys."
+    )
+
+    max_model_bytes: int = Field(
+        default=8 * GIB, gt=0, description="Largest model upload, in bytes."
+    )
+    max_dataset_bytes: int = Field(
+        default=8 * GIB, gt=0, description="Largest data set upload, in bytes."
+    )
+    free_disk_reserve_bytes: int = Field(
+        default=1 * GIB, ge=0, description="Uploads that would leave less free are refused."
+    )
+
+    concurrency: int = Field(
+        default=1, ge=1, le=256, description="Jobs that a worker runs at a time."
+    )
+    sandbox: Literal["auto", "required", "off"] = Field(
+        default="auto", description="What a job does where a layer of the sandbox is missing."
+    )
+    max_job_seconds: int = Field(
+        default=3600, ge=1, description="Wall-clock limit of a job, in seconds."
+    )
+    max_job_memory_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Memory limit of a job; 0 is min(3/4 of the RAM, 6 x the model + 2 GiB).",
+    )
+    max_job_disk_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Limit of each file a job writes; 0 is 4 x the inputs + 1 GiB.",
+    )
+
+    lease_seconds: float = Field(
+        default=30, gt=0, description="A running job whose lease ran out is taken from its worker."
+    )
+    renew_seconds: float = Field(
+        default=10, gt=0, description="How often a worker renews the lease of its job."
+    )
+    reap_seconds: float = Field(
+        default=10, gt=0, description="How often a worker looks for lost jobs."
+    )
+    requeue_seconds: float = Field(
+        default=15, gt=0, description="How often a free worker enqueues waiting jobs again."
+    )
+    max_losses: int = Field(
+        default=3, ge=1, description="Workers a job may lose before it has failed (worker_lost)."
+    )
+    stop_grace_seconds: float = Field(
+        default=30,
+        ge=0,
+        description="How long a stopping worker lets its job go on before it hands it back.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: dict[str, object]) -> dict[str, object]:
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.data_dir / 'modelpress.db'}"
+
+    @property
+    def storage(self) -> str:
+        return self.storage_url or str(self.data_dir / "objects")
+
+    @property
+    def scratch(self) -> Path:
+        """Folder of the jobs that run on this host."""
+        return self.data_dir / "scratch"
+
+    def environment(self) -> dict[str, str]:
+        """The same settings as environment variables, for processes that are started with them."""
+        return {
+            f"MODELPRESS_{name.upper()}": str(value)
+            for name, value in self.model_dump(mode="json").items()
+        }
