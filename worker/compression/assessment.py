@@ -52,7 +52,7 @@ def assess(
     warnings: Sequence[Warned] = (),
     reason: str | None = None,
 ) -> Report:
-    """Measure the last of `made` (none: the original comes back), write model and report to `out`.
+    """Measure the last of `made` (none: the original); write model and report to `out`.
 
     `reason` says why the original came back.
     """
@@ -121,7 +121,7 @@ def _closeness(
 
 
 def _latencies(subject: Subject, paths: Sequence[Path]) -> list[list[Latency]]:
-    """For each path its latencies against the original; only the last is timed in every setting."""
+    """Each path against the original; only the last is timed in every setting."""
     racers = list(paths) or [subject.original]
     settings = _settings(subject)
     found: list[list[Latency]] = [[] for _ in racers]

@@ -31,8 +31,9 @@ def compress(
 ) -> Report:
     """Compress the ONNX file `model`; write model.onnx, report.json and report.html to `out`.
 
-    `upload` and `format` tell what was uploaded where `model` is its conversion. `measure` gives
-    the peak memory in bytes of a fresh process that runs a model file; without it none is reported.
+    `upload` and `format` tell what was uploaded where `model` is its conversion. `measure`
+    gives the peak memory in bytes of a fresh process that runs a model file; without it none
+    is reported.
 
     Raises:
         CompressionError: the model, the recipe or the data is refused; the message says why.

@@ -5,7 +5,7 @@ CompressionError
 │   └── UnsupportedFormat recognised by name, and refused with the remedy
 ├── StatefulModule        a second identical call answers differently
 ├── MissingInputs         input shapes are needed and were not given
-├── InvalidRecipe         a setting, or a combination of settings, that makes no sense for this model
+├── InvalidRecipe         settings that make no sense for this model
 ├── InvalidData           calibration or evaluation data that does not fit the model
 │   └── LabelsMismatch    labels that fit no output
 └── PassFailed            a method could not be carried out on this model
@@ -71,7 +71,7 @@ class PassFailed(CompressionError):
 
 
 class CompressionWarning(UserWarning):
-    """Something the user should know: passes issue it with `warnings.warn`, the report lists it.
+    """Something the user should know: issued with `warnings.warn`, listed by the report.
 
     The pipeline records the warnings of a pass, so a pass needs no channel of its own.
     """

@@ -1,4 +1,4 @@
-"""Passes in order, each result reloaded from disk and run in stock ONNX Runtime before it counts."""
+"""Passes in order; each result is reloaded and run in stock ONNX Runtime before it counts."""
 
 import tempfile
 import time

@@ -1,4 +1,4 @@
-"""The recipe: what to do, towards which goal, for which target. Its JSON is request, record and file."""
+"""The recipe: what to do, towards which goal, for which target."""
 
 import json
 from collections.abc import Mapping

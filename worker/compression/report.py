@@ -33,7 +33,7 @@ class Warned(Part):
 
 
 class Size(Part):
-    """One side of before and after. Bytes of files, external data included; `ops` counts by type."""
+    """One side of before and after. Bytes include external data; `ops` counts by type."""
 
     bytes: int
     compressed_bytes: int = Field(description="zstd, level 3")
@@ -64,7 +64,7 @@ class LayerCost(Part):
 
 
 class Layer(Part):
-    """Blame and price of one weight-carrying layer of the original. `after` is null where it is gone."""
+    """Blame and price of one layer of the original. `after` is null where it is gone."""
 
     name: str
     op: str
@@ -103,7 +103,7 @@ class Environment(Part):
 
 
 class Reproduce(Part):
-    """`recipe`, run by hand on the same data and versions, gives the same weights bit for bit."""
+    """`recipe`, run by hand on the same data and versions, gives the same weights."""
 
     recipe: Recipe
     seed: int

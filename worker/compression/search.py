@@ -1,4 +1,4 @@
-"""The automatic mode: try recipes, keep the best that stays inside the bound, else the original."""
+"""The automatic mode: the best recipe that stays inside the bound, else the original."""
 
 import time
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ def proposals() -> list[tuple[str, list[AnyPass]]]:
 
 
 def search(subject: Subject, out: Path, *, started: float) -> Report:
-    """Fastest (or smallest) candidate inside the bound, measured; or the original, with the reason.
+    """Fastest (or smallest) candidate inside the bound; or the original, with the reason.
 
     `started` is the `time.monotonic()` at which the job began: the budget counts from there.
     """
@@ -129,7 +129,7 @@ def _compared(subject: Subject, one: Tried, reference: Reference) -> Tried:
 
 
 def _time(subject: Subject, tried: Sequence[Tried]) -> list[Tried]:
-    """One interleaved race of all candidates, so that each is compared under the same conditions."""
+    """One interleaved race of all candidates: the same conditions for each."""
     racers = [one for one in tried if one.made]
     if not racers:
         return list(tried)
@@ -159,7 +159,7 @@ def _timed(one: Tried) -> Latency:
 
 
 def _shortfall(subject: Subject, one: Tried) -> str:
-    """What keeps a candidate from being better than the original, in words; empty where nothing does."""
+    """What keeps a candidate from being better than the original, in words; or nothing."""
     goal = subject.recipe.goal
     if not one.made or one.latency is None or one.fidelity is None:
         return one.reason or "it was not measured"
@@ -244,7 +244,7 @@ def _because(subject: Subject, one: Tried, best: Tried | None, short: str) -> st
 
 
 def _warnings(tried: Sequence[Tried]) -> list[Warned]:
-    """What the passes warned of, once each, where the original comes back and no step is reported."""
+    """What the passes warned of, once each: with the original no step reports it."""
     said = [warned for one in tried for step in one.made for warned in step.warnings]
     return list({warned.message: warned for warned in said}.values())
 

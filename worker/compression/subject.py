@@ -26,7 +26,7 @@ Progress = Callable[[str, float, str], None]
 
 @dataclass(frozen=True)
 class Subject:
-    """`original` is the ONNX file that every result is judged against; `model` what was uploaded."""
+    """`original` is the ONNX file that results are judged against; `model` what was uploaded."""
 
     original: Path
     upload: Path
@@ -138,13 +138,13 @@ def _samples(
     if calibration:
         return opened(calibration, "calibration"), judged
     if judged is not None:
-        # Calibrating on a part of the evaluation data beats noise; the split keeps the parts apart.
+        # A part of the evaluation data beats noise; the split keeps the parts apart.
         return judged, None
     return synthetic(specs, seed=recipe.seed, shapes=shapes), None
 
 
 def _timed_feeds(samples: CalibrationSet, recipe: Recipe) -> list[Feed]:
-    """One feed for each input shape to time: those of the target, else the commonest and the largest."""
+    """A feed for each shape to time: the target's, else the commonest and the largest."""
     if recipe.target.shapes:
         return [_resized(samples[0], shapes) for shapes in recipe.target.shapes]
     shapes = [_shapes(samples[i]) for i in range(min(len(samples), 64))]

@@ -137,7 +137,8 @@ def _sizes(evidence: Evidence) -> str:
     before, after = evidence.sizes
     if evidence.reason is not None:
         return ""
-    return f"{in_bytes(before.bytes)} became {in_bytes(after.bytes)} ({evidence.bytes_ratio:.2f}x)."
+    sizes = f"{in_bytes(before.bytes)} became {in_bytes(after.bytes)}"
+    return f"{sizes} ({evidence.bytes_ratio:.2f}x)."
 
 
 def _latency(evidence: Evidence) -> str:
@@ -217,7 +218,7 @@ def in_bytes(count: int) -> str:
 
 
 def snippet(target: Target, feed: Mapping[str, np.ndarray]) -> str:
-    """Python that loads the result and runs it once, with the session options it was timed with."""
+    """Python that loads the result and runs it once, with the options it was timed with."""
     inputs = json.dumps(
         {name: [list(value.shape), str(value.dtype)] for name, value in feed.items()}
     )
@@ -226,7 +227,7 @@ import onnxruntime as ort
 
 options = ort.SessionOptions()
 options.intra_op_num_threads = {target.threads}
-# On x86 without VNNI the int8 kernels saturate; this takes the exact ones there and is ignored elsewhere.
+# On x86 without VNNI int8 kernels saturate: this takes the exact ones there, and only there.
 options.add_session_config_entry("session.x64quantprecision", "1")
 session = ort.InferenceSession("model.onnx", options, providers=["CPUExecutionProvider"])
 shapes = {inputs}

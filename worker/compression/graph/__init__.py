@@ -12,9 +12,16 @@ from worker.compression.graph.interface import InputSpec, inputs, opset, outputs
 from worker.compression.graph.notes import note, notes
 from worker.compression.graph.selection import matches, module_path, select
 from worker.compression.graph.sessions import session
-from worker.compression.graph.weights import WEIGHT_INPUTS, Weight, constant, weights
+from worker.compression.graph.weights import (
+    PASSED_THROUGH,
+    WEIGHT_INPUTS,
+    Weight,
+    constant,
+    weights,
+)
 
 __all__ = [
+    "PASSED_THROUGH",
     "SINGLE_FILE_BYTES",
     "WEIGHT_INPUTS",
     "InputSpec",

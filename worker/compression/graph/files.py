@@ -67,7 +67,8 @@ def file_bytes(path: Path) -> int:
 
 def external_files(path: Path) -> list[Path]:
     """The external data files that a model names, each once."""
-    return [Path(place) for place in dict.fromkeys(t.path for t in _external_tensors(load(path)))]
+    places = dict.fromkeys(tensor.path for tensor in _external_tensors(load(path)))
+    return [Path(place) for place in places]
 
 
 def _weight_bytes(model: ir.Model) -> int:

@@ -16,7 +16,7 @@ WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
     "GRU": (1, 2),
 }
 # What may stand between a weight and its consumer without making it an activation.
-_PASSED_THROUGH = {
+PASSED_THROUGH = {
     "Identity",
     "Transpose",
     "Reshape",
@@ -121,7 +121,7 @@ def source_of(value: ir.Value | None) -> tuple[ir.Value, tuple[ir.Node, ...]] | 
         if constant(value) is not None:
             return value, tuple(reversed(path))
         node = value.producer()
-        if node is None or node.domain or node.op_type not in _PASSED_THROUGH:
+        if node is None or node.domain or node.op_type not in PASSED_THROUGH:
             return None
         if any(other is not None and constant(other) is None for other in node.inputs[1:]):
             return None
