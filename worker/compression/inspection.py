@@ -109,9 +109,7 @@ def _weight(weight: graph.Weight) -> WeightInfo:
 def _notes(ops: dict[str, int], weights: int) -> list[str]:
     notes = []
     if any(op in ops for op in QUANTIZED):
-        notes.append(
-            "the model is already quantized, at least in part; what is int8 is left alone"
-        )
+        notes.append("already quantized, at least in part: what is int8 is left alone")
     if not weights:
         notes.append("no float weights were found that pruning or int8 could work on")
     return notes

@@ -25,15 +25,7 @@ _WEIGHT_AT = {
     "MatMulNBits": 1,
 }
 _OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1, "QLinearConv": 0, "ConvInteger": 0}
-_THROUGH = (
-    "DequantizeLinear",
-    "Identity",
-    "Transpose",
-    "Reshape",
-    "Cast",
-    "Squeeze",
-    "Unsqueeze",
-)
+_THROUGH = ("DequantizeLinear", *graph.PASSED_THROUGH)
 
 
 @dataclass(frozen=True)

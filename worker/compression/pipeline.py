@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 
@@ -99,11 +98,9 @@ def _check(path: Path, pass_: Pass, subject: Subject) -> None:
 
 def _said(caught: Sequence[warnings.WarningMessage]) -> list[Warned]:
     """The warnings meant for the user; what third parties warn about is not."""
-    ours: list[Any] = [
-        entry.message for entry in caught if isinstance(entry.message, CompressionWarning)
-    ]
-    return list(
-        {
-            entry.message: Warned(code=entry.code, message=entry.message) for entry in ours
-        }.values()
-    )
+    found: dict[str, Warned] = {}
+    for entry in caught:
+        if isinstance(entry.message, CompressionWarning):
+            warned = Warned(code=entry.message.code, message=entry.message.message)
+            found[warned.message] = warned
+    return list(found.values())

@@ -26,7 +26,7 @@ Progress = Callable[[str, float, str], None]
 
 @dataclass(frozen=True)
 class Subject:
-    """`original` is the ONNX file that results are judged against; `model` what was uploaded."""
+    """`original` is the ONNX file that results are judged against; `model` the upload."""
 
     original: Path
     upload: Path
