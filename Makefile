@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 TORCH_INDEX_URL ?=
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: setup demo test serve check fmt bench
 .DEFAULT_GOAL := setup
