@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 GIB = 1024**3
@@ -16,7 +16,7 @@ def _default_data_dir() -> Path:
 
 
 class Settings(BaseSettings):
-    """One frozen object; every field is an environment variable with the prefix `MODELPRESS_`."""
+    """Frozen; every field is an environment variable with the prefix `MODELPRESS_`."""
 
     model_config = SettingsConfigDict(
         env_prefix="MODELPRESS_", frozen=True, extra="ignore", env_ignore_empty=True
@@ -76,7 +76,9 @@ class Settings(BaseSettings):
     )
 
     lease_seconds: float = Field(
-        default=30, gt=0, description="A running job whose lease ran out is taken from its worker."
+        default=30,
+        gt=0,
+        description="A running job whose lease ran out is taken from its worker.",
     )
     renew_seconds: float = Field(
         default=10, gt=0, description="How often a worker renews the lease of its job."
@@ -88,7 +90,9 @@ class Settings(BaseSettings):
         default=15, gt=0, description="How often a free worker enqueues waiting jobs again."
     )
     max_losses: int = Field(
-        default=3, ge=1, description="Workers a job may lose before it has failed (worker_lost)."
+        default=3,
+        ge=1,
+        description="Workers a job may lose before it has failed (worker_lost).",
     )
     stop_grace_seconds: float = Field(
         default=30,
@@ -96,10 +100,10 @@ class Settings(BaseSettings):
         description="How long a stopping worker lets its job go on before it hands it back.",
     )
 
-    @model_validator(mode="before")
+    @field_validator("data_dir")
     @classmethod
-    def _fill_in(cls, given: dict[str, object]) -> dict[str, object]:
-        return {name: value for name, value in given.items() if value is not None}
+    def _absolute(cls, given: Path) -> Path:
+        return given.expanduser().absolute()
 
     @property
     def database(self) -> str:
@@ -115,7 +119,7 @@ class Settings(BaseSettings):
         return self.data_dir / "scratch"
 
     def environment(self) -> dict[str, str]:
-        """The same settings as environment variables, for processes that are started with them."""
+        """Give the same settings as environment variables, for processes of our own."""
         return {
             f"MODELPRESS_{name.upper()}": str(value)
             for name, value in self.model_dump(mode="json").items()

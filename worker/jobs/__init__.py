@@ -1,0 +1,71 @@
+"""The record of jobs: what is asked for, who works on it, how it ended."""
+
+from worker.jobs.artifacts import ArtifactPage, ArtifactStore, CreatedArtifact
+from worker.jobs.database import Database
+from worker.jobs.errors import (
+    FilesGone,
+    IdempotencyConflict,
+    InUse,
+    InvalidCursor,
+    JobError,
+    NotFound,
+    NotRetryable,
+)
+from worker.jobs.holder import current_holder, is_gone
+from worker.jobs.leases import Beat, Ended, Leases, Progress
+from worker.jobs.migrate import migrate
+from worker.jobs.records import (
+    Artifact,
+    ArtifactKind,
+    Created,
+    Event,
+    Failure,
+    Idempotency,
+    Job,
+    JobArtifact,
+    JobStatus,
+    NewArtifact,
+    NewJob,
+    Page,
+    ResultFile,
+    Stage,
+    Worker,
+)
+from worker.jobs.store import JobStore
+
+__all__ = [
+    "Artifact",
+    "ArtifactKind",
+    "ArtifactPage",
+    "ArtifactStore",
+    "Beat",
+    "Created",
+    "CreatedArtifact",
+    "Database",
+    "Ended",
+    "Event",
+    "Failure",
+    "FilesGone",
+    "Idempotency",
+    "IdempotencyConflict",
+    "InUse",
+    "InvalidCursor",
+    "Job",
+    "JobArtifact",
+    "JobError",
+    "JobStatus",
+    "JobStore",
+    "Leases",
+    "NewArtifact",
+    "NewJob",
+    "NotFound",
+    "NotRetryable",
+    "Page",
+    "Progress",
+    "ResultFile",
+    "Stage",
+    "Worker",
+    "current_holder",
+    "is_gone",
+    "migrate",
+]

@@ -1,0 +1,319 @@
+"""Jobs as workers see them: claim one, hold its lease, end it; and take over what others lost.
+
+Every change is guarded by the lease id, the fencing token: a worker that was stopped and goes
+on later can change nothing, whatever it believes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+from uuid6 import uuid7
+
+from worker.jobs.database import Database, moment, now
+from worker.jobs.holder import is_gone
+from worker.jobs.records import Failure, Job, JobStatus, ResultFile, Stage, Worker
+from worker.jobs.rows import JOB_COLUMNS, as_json, change, job_of, remove
+from worker.jobs.tables import artifacts, jobs, workers
+
+_WORKER_SEEN_S = 30
+_WORKER_FORGOTTEN_S = 24 * 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far an attempt is; `share` is 0..1 of the whole job."""
+
+    stage: Stage
+    share: float
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beat:
+    """The answer to a heartbeat: whether the lease still holds, and whether to stop."""
+
+    held: bool
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """Whether the change was accepted, and the objects that nothing refers to any more."""
+
+    accepted: bool
+    unused: tuple[str, ...] = ()
+
+
+class Leases:
+    """The queue, from the side of the workers; all owners."""
+
+    def __init__(self, database: Database, *, seconds: float, max_losses: int) -> None:
+        self._database = database
+        self._seconds = seconds
+        self._max_losses = max_losses
+
+    def claim(self, job_id: str, *, holder: str) -> Job | None:
+        """Take a queued job, or None if somebody else has it or it has ended."""
+        with self._database.write() as connection:
+            return change(
+                connection,
+                jobs.c.id == job_id,
+                jobs.c.status == JobStatus.QUEUED,
+                cause="claimed",
+                status=JobStatus.RUNNING,
+                stage="convert",
+                progress=0.0,
+                message="starting",
+                attempt=jobs.c.attempt + 1,
+                started_at=now(),
+                lease_id=str(uuid7()),
+                lease_until=now() + self._seconds,
+                lease_holder=holder,
+            )
+
+    def renew(self, job: Job) -> bool:
+        """Hold the lease for longer; False once it is lost."""
+        with self._database.write() as connection:
+            statement = (
+                update(jobs).where(*_held(job)).values(lease_until=now() + self._seconds)
+            )
+            return connection.execute(statement).rowcount == 1
+
+    def progress(self, job: Job, progress: Progress) -> bool:
+        """Record how far the job is, and renew; False once the lease is lost."""
+        share = min(max(progress.share, 0.0), 0.999)  # 1 says that it has succeeded
+        with self._database.write() as connection:
+            changed = change(
+                connection,
+                *_held(job),
+                cause="progress",
+                stage=progress.stage,
+                progress=share,
+                message=progress.message,
+                lease_until=now() + self._seconds,
+            )
+        return changed is not None
+
+    def look(self, job: Job) -> Beat:
+        """See whether the lease still holds and whether the job is to be canceled."""
+        rows = self._database.read(select(jobs.c.cancel_requested).where(*_held(job)))
+        return Beat(held=bool(rows), cancel_requested=bool(rows and rows[0].cancel_requested))
+
+    def publish(
+        self,
+        job: Job,
+        *,
+        results: Mapping[str, ResultFile],
+        summary: dict[str, Any],
+        warnings: list[dict[str, str]],
+        sandbox: dict[str, Any],
+    ) -> Ended:
+        """End a job with its result; refused once the lease is lost."""
+        return self._end(
+            job,
+            cause="published",
+            status=JobStatus.SUCCEEDED,
+            stage="report",
+            progress=1.0,
+            message="",
+            results={name: asdict(file) for name, file in results.items()},
+            summary=summary,
+            warnings=warnings,
+            sandbox=sandbox,
+            error=None,
+        )
+
+    def publish_inspection(self, job: Job, inspection: dict[str, Any]) -> Ended:
+        """End an inspection: the model's row gets what was found, the job vanishes."""
+        with self._database.write() as connection:
+            ended = change(connection, *_held(job), cause="published", **_idle())
+            if ended is None:
+                return Ended(accepted=False)
+            connection.execute(
+                update(artifacts)
+                .where(artifacts.c.id == job.model.id)
+                .values(inspection=inspection, inspection_error=None)
+            )
+            return Ended(accepted=True, unused=remove(connection, ended))
+
+    def fail(
+        self, job: Job, failure: Failure, *, sandbox: dict[str, Any] | None = None
+    ) -> Ended:
+        """End a job with the reason why it has no result."""
+        return self._end(
+            job,
+            cause=failure.code,
+            status=JobStatus.FAILED,
+            message=failure.detail,
+            error=as_json(failure),
+            sandbox=sandbox or {},
+        )
+
+    def canceled(self, job: Job) -> Ended:
+        """End a job that a user canceled, after its process was stopped."""
+        return self._end(
+            job, cause="canceled", status=JobStatus.CANCELED, message="canceled by its owner"
+        )
+
+    def release(self, job: Job) -> bool:
+        """Hand a job back unharmed, because this worker stops; that is no loss."""
+        with self._database.write() as connection:
+            back = change(
+                connection,
+                *_held(job),
+                cause="released",
+                **_waiting("its worker was stopped; waiting for another"),
+            )
+        return back is not None
+
+    def reap(self) -> tuple[str, ...]:
+        """Queue again, or fail, what dead workers held; give the objects to discard."""
+        expired = (jobs.c.lease_until < now()).label("expired")
+        running = self._database.read(
+            select(jobs.c.id, jobs.c.lease_id, jobs.c.lease_holder, expired).where(
+                jobs.c.status == JobStatus.RUNNING
+            )
+        )
+        unused: list[str] = []
+        for row in running:
+            if row.expired or is_gone(row.lease_holder):
+                unused += self._take_from(row.id, row.lease_id)
+        return tuple(unused)
+
+    def queued(self, limit: int) -> list[str]:
+        """Give the ids of the jobs that have waited longest."""
+        rows = self._database.read(
+            select(jobs.c.id)
+            .where(jobs.c.status == JobStatus.QUEUED)
+            .order_by(jobs.c.queued_at, jobs.c.id)
+            .limit(limit)
+        )
+        return [row.id for row in rows]
+
+    def held_leases(self) -> set[str]:
+        rows = self._database.read(
+            select(jobs.c.lease_id).where(jobs.c.status == JobStatus.RUNNING)
+        )
+        return {row.lease_id for row in rows}
+
+    def report(self, worker_id: str, *, host: str, slots: int, sandbox: dict[str, Any]) -> None:
+        """Say that this worker is alive, and forget those that have not been for a day."""
+        known = {"host": host, "slots": slots, "sandbox": sandbox, "seen_at": now()}
+        with self._database.write() as connection:
+            mine = update(workers).where(workers.c.id == worker_id).values(**known)
+            if connection.execute(mine).rowcount == 0:
+                new = insert(workers).values(id=worker_id, started_at=now(), **known)
+                connection.execute(new)
+            connection.execute(
+                delete(workers).where(workers.c.seen_at < now() - _WORKER_FORGOTTEN_S)
+            )
+
+    def sign_off(self, worker_id: str) -> None:
+        with self._database.write() as connection:
+            connection.execute(delete(workers).where(workers.c.id == worker_id))
+
+    def workers(self) -> list[Worker]:
+        """Give the workers that reported within the last 30 s."""
+        rows = self._database.read(
+            select(workers)
+            .where(workers.c.seen_at > now() - _WORKER_SEEN_S)
+            .order_by(workers.c.id)
+        )
+        return [
+            Worker(
+                id=row.id,
+                host=row.host,
+                slots=row.slots,
+                sandbox=row.sandbox,
+                started_at=moment(row.started_at),
+                seen_at=moment(row.seen_at),
+            )
+            for row in rows
+        ]
+
+    def _end(self, job: Job, *, cause: str, **values: Any) -> Ended:  # noqa: ANN401 - columns
+        with self._database.write() as connection:
+            ended = change(connection, *_held(job), cause=cause, **_idle(), **values)
+            if ended is None:
+                return Ended(accepted=False)
+            return Ended(accepted=True, unused=_after_the_end(connection, ended))
+
+    def _take_from(self, job_id: str, lease_id: str) -> tuple[str, ...]:
+        """Take a job from a worker that is lost, unless it moved on since we looked."""
+        held = [
+            jobs.c.id == job_id,
+            jobs.c.lease_id == lease_id,
+            jobs.c.status == JobStatus.RUNNING,
+        ]
+        with self._database.write() as connection:
+            row = connection.execute(
+                select(*JOB_COLUMNS).where(*held).with_for_update()
+            ).one_or_none()
+            if row is None:
+                return ()
+            job = job_of(row)
+            values = self._after_a_loss(job) | {"losses": job.losses + 1}
+            changed = change(connection, *held, cause="lease_lost", **values)
+            if changed is None or not changed.status.ended:
+                return ()
+            return _after_the_end(connection, changed)
+
+    def _after_a_loss(self, job: Job) -> dict[str, Any]:
+        if job.cancel_requested:
+            return _idle() | {"status": JobStatus.CANCELED, "message": "canceled by its owner"}
+        if job.losses + 1 < self._max_losses:
+            return _waiting("its worker was lost; waiting for another")
+        failure = Failure(
+            code="worker_lost",
+            detail=f"the worker that ran this job was lost {self._max_losses} times in a row",
+            hint="retry the job; if it happens again, the host may be short of memory",
+            stage=job.stage,
+            cause="worker_lost",
+        )
+        return _idle() | {
+            "status": JobStatus.FAILED,
+            "message": failure.detail,
+            "error": as_json(failure),
+        }
+
+
+def _held(job: Job) -> list[ColumnElement[bool]]:
+    return [
+        jobs.c.id == job.id,
+        jobs.c.lease_id == job.lease_id,
+        jobs.c.status == JobStatus.RUNNING,
+    ]
+
+
+def _no_lease() -> dict[str, Any]:
+    return {"lease_id": None, "lease_until": None, "lease_holder": None}
+
+
+def _idle() -> dict[str, Any]:
+    return _no_lease() | {"finished_at": now()}
+
+
+def _waiting(message: str) -> dict[str, Any]:
+    return _no_lease() | {
+        "status": JobStatus.QUEUED,
+        "stage": "queued",
+        "progress": 0.0,
+        "message": message,
+        "started_at": None,
+    }
+
+
+def _after_the_end(connection: Connection, job: Job) -> tuple[str, ...]:
+    """Do what is due once a job has ended: an inspection tells its model; both may vanish."""
+    if job.kind == "inspect" and not job.delete_requested:
+        error = job.error or as_json(Failure(code="canceled", detail="canceled"))
+        connection.execute(
+            update(artifacts)
+            .where(artifacts.c.id == job.model.id)
+            .values(inspection_error=error)
+        )
+    if job.kind == "inspect" or job.delete_requested:
+        return remove(connection, job)
+    return ()

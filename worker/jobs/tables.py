@@ -1,0 +1,125 @@
+"""The tables. Times are seconds since 1970 by the database's clock, so that both compare alike.
+
+A change here needs a migration: tests compare the two.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# A Python None in a JSON column is SQL's NULL, not JSON's null.
+_OBJECT = JSON(none_as_null=True)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("owner_id", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("format", String(32), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("key", Text, nullable=False),
+    Column("of_job", Boolean, nullable=False),
+    Column("inspection", _OBJECT),
+    Column("inspection_error", _OBJECT),
+    Column("created_at", Double, nullable=False),
+    Index("ix_artifacts_owner_id_sha256", "owner_id", "sha256"),
+    Index("ix_artifacts_key", "key"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("owner_id", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("stage", String(16), nullable=False),
+    Column("progress", Double, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("losses", Integer, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("queued_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("finished_at", Double),
+    # The ids are for looking up who uses an artifact; the objects are what the job knows of it.
+    Column("model_id", String(36), nullable=False, index=True),
+    Column("calibration_id", String(36), index=True),
+    Column("evaluation_id", String(36), index=True),
+    Column("model", _OBJECT, nullable=False),
+    Column("calibration", _OBJECT),
+    Column("evaluation", _OBJECT),
+    Column("inputs", _OBJECT),
+    Column("recipe", _OBJECT, nullable=False),
+    Column("error", _OBJECT),
+    Column("summary", _OBJECT),
+    Column("warnings", _OBJECT, nullable=False),
+    Column("sandbox", _OBJECT, nullable=False),
+    Column("results", _OBJECT, nullable=False),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("delete_requested", Boolean, nullable=False),
+    Column("lease_id", String(36)),
+    Column("lease_until", Double),
+    Column("lease_holder", Text),
+    Column("idempotency_key", String(255)),
+    Column("request_sha256", String(64)),
+    Index("uq_jobs_owner_id_idempotency_key", "owner_id", "idempotency_key", unique=True),
+    Index("ix_jobs_owner_id_id", "owner_id", "id"),
+    Index("ix_jobs_status_queued_at", "status", "queued_at"),
+    Index(
+        "ix_jobs_running",
+        "lease_until",
+        sqlite_where=text("status = 'running'"),
+        postgresql_where=text("status = 'running'"),
+    ),
+)
+
+job_events = Table(
+    "job_events",
+    metadata,
+    Column("job_id", String(36), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("stage", String(16), nullable=False),
+    Column("progress", Double, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("cause", String(32), nullable=False),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("sandbox", _OBJECT, nullable=False),
+    Column("started_at", Double, nullable=False),
+    Column("seen_at", Double, nullable=False),
+)
