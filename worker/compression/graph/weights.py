@@ -36,6 +36,30 @@ class Use:
     index: int
     path: tuple[ir.Node, ...]
 
+    def arranged(self, array: np.ndarray) -> np.ndarray:
+        """An array of the weight's shape as the consumer sees it, behind Transpose or Reshape."""
+        for step in self.path:
+            array = _arrange(array, step)
+        return array
+
+    @property
+    def reduction_axis(self) -> int:
+        """The axis, of the arranged weight, that the consumer sums over."""
+        match self.node.op_type:
+            case "Conv":
+                return 1
+            case "ConvTranspose":
+                return 0
+            case "Gemm":
+                transposed = self.node.attributes.get_int(
+                    "transB" if self.index else "transA", 0
+                )
+                return transposed if self.index else 1 - transposed
+            case "MatMul" if self.index:
+                return -2
+            case _:
+                return -1
+
 
 @dataclass(frozen=True, eq=False)
 class Weight:
@@ -147,3 +171,32 @@ def _uses(node: ir.Node) -> Iterator[tuple[Use, ir.Value]]:
 def _file_order(model: ir.Model) -> dict[ir.Value, int]:
     values = (value for graph in model.graphs() for value in graph.initializers.values())
     return {value: position for position, value in enumerate(values)}
+
+
+def _arrange(array: np.ndarray, step: ir.Node) -> np.ndarray:
+    match step.op_type:
+        case "Transpose":
+            return array.transpose(step.attributes.get_ints("perm", None))
+        case "Flatten":
+            axis = step.attributes.get_int("axis", 1)
+            return array.reshape(int(np.prod(array.shape[:axis])), -1)
+        case "Reshape" | "Squeeze" | "Unsqueeze":
+            return _reshaped(array, step)
+        case _:
+            return array
+
+
+def _reshaped(array: np.ndarray, step: ir.Node) -> np.ndarray:
+    given = constant(step.inputs[1]) if len(step.inputs) > 1 else None
+    values = None if given is None else [int(number) for number in given.numpy().ravel()]
+    if step.op_type == "Reshape":
+        keep = not step.attributes.get_int("allowzero", 0)
+        target = [
+            array.shape[axis] if size == 0 and keep else size
+            for axis, size in enumerate(values or [])
+        ]
+        return array.reshape(target)
+    axes = step.attributes.get_ints("axes", None) if values is None else values
+    if step.op_type == "Unsqueeze":
+        return np.expand_dims(array, tuple(axes or ()))
+    return np.squeeze(array, None if axes is None else tuple(axes))
