@@ -1,0 +1,87 @@
+"""The child's end: seal first, then speak with the supervisor."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from worker.isolation.ended import EXIT_UNSEALED
+from worker.isolation.messages import (
+    MESSAGE_CHARACTERS,
+    Request,
+    encode,
+    read_line,
+)
+from worker.isolation.seal import Seal, seal
+
+#: More often nobody looks: the record is written once a second.
+SECONDS_BETWEEN_PROGRESS = 0.1
+
+
+class Channel:
+    """Messages to the supervisor, and its answers. Progress never falls."""
+
+    def __init__(self, folder: Path, answers: int, messages: int) -> None:
+        self.folder = folder
+        self._answers = answers
+        self._messages = messages
+        self._share = 0.0
+        self._stage = ""
+        self._told = float("-inf")
+
+    def progress(self, stage: str, share: float, message: str) -> None:
+        self._share = min(1.0, max(self._share, share))
+        now = time.monotonic()
+        if stage == self._stage and now - self._told < SECONDS_BETWEEN_PROGRESS:
+            return
+        self._stage, self._told = stage, now
+        told = {"stage": stage, "share": self._share, "message": message[:MESSAGE_CHARACTERS]}
+        self._send({"progress": told})
+
+    def measure(self, path: Path) -> int | None:
+        """Peak memory, in bytes, of a fresh process that loads and runs this model once."""
+        answer = self._ask({"measure": os.path.relpath(path, self.folder)})
+        peak = answer.get("peak_memory_bytes")
+        return peak if isinstance(peak, int) else None
+
+    @contextmanager
+    def quiet(self) -> Iterator[bool]:
+        """Alone on the host while inside; yields False where that could not be had."""
+        had = self._ask({"quiet": "enter"}).get("quiet") is True
+        try:
+            yield had
+        finally:
+            self._ask({"quiet": "leave"})
+
+    def request(self) -> Request:
+        return Request.from_json((self.folder / "request.json").read_bytes())
+
+    def tell(self, **message: object) -> None:
+        self._send(message)
+
+    def _ask(self, message: dict[str, object]) -> dict[str, object]:
+        self._send(message)
+        return read_line(self._answers)
+
+    def _send(self, message: dict[str, object]) -> None:
+        rest = encode(message)
+        while rest:
+            rest = rest[os.write(self._messages, rest) :]
+
+
+def enter(arguments: list[str]) -> Channel:
+    """Seal this process as its supervisor says, then open the channel.
+
+    Raises:
+        SystemExit: a layer that is required cannot be had; the supervisor knows which.
+    """
+    folder, answers, messages = Path(arguments[0]), int(arguments[1]), int(arguments[2])
+    channel = Channel(folder, answers, messages)
+    wanted = Seal.from_message(read_line(answers))
+    layers = seal(wanted, folder)
+    channel.tell(sealed=layers)
+    missing = wanted.missing(layers)
+    if missing:
+        raise SystemExit(EXIT_UNSEALED)
+    return channel

@@ -1,0 +1,113 @@
+"""How a child ended, and what to tell the user about it."""
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from worker.isolation.limits import GIB, Limits
+
+
+class Cause(StrEnum):
+    DONE = "done"  #: result.json says ok
+    FAILED = "failed"  #: result.json says why not; or the child went without a result
+    CRASHED = "crashed"  #: a signal that the child brought upon itself
+    OUT_OF_MEMORY = "out_of_memory"
+    TIME_LIMIT = "time_limit"
+    DISK_LIMIT = "disk_limit"
+    CANCELED = "canceled"  #: `stop` asked for it
+    KILLED = (
+        "killed"  #: SIGKILL from outside: the host ran out of memory, or an operator did it
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """`result` is result.json, checked; `error` a problem (code, message, hint, stage, errors)."""
+
+    cause: Cause
+    result: Mapping[str, Any] | None = None
+    error: Mapping[str, Any] | None = None
+    stopped_because: str | None = None  #: what `stop` answered
+    signal: int | None = None
+    stage: str | None = None  #: the last one heard of
+    stderr: str = ""  #: for the operator's log, never for the user
+    seconds: float = 0.0  #: without the time it stood still for another job's measuring
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    layers: Mapping[str, str] = field(default_factory=dict)  #: what held it, and how well
+
+
+#: What C++ and Python say when an allocation was refused and nobody caught it.
+NO_MEMORY = ("bad_alloc", "MemoryError", "Cannot allocate memory", "DefaultCPUAllocator")
+#: A child that cannot have a layer that is required says so with this exit code.
+EXIT_UNSEALED = 78
+
+
+def cause_of_signal(
+    number: int, *, cpu_seconds: float, peak_bytes: int, limits: Limits, output: str
+) -> Cause:
+    """Why a signal ended a child that we did not end."""
+    if number == signal.SIGXCPU:
+        return Cause.TIME_LIMIT
+    if number == signal.SIGXFSZ:
+        return Cause.DISK_LIMIT
+    if number == signal.SIGKILL:
+        # The kernel kills what goes on after SIGXCPU.
+        over = cpu_seconds >= limits.cpu_seconds - 1
+        return Cause.TIME_LIMIT if over else Cause.KILLED
+    refused = any(words in output for words in NO_MEMORY)
+    if refused or peak_bytes > 0.9 * limits.memory_bytes:
+        return Cause.OUT_OF_MEMORY
+    return Cause.CRASHED
+
+
+def explain(
+    cause: Cause, *, stage: str | None, limits: Limits, number: int | None
+) -> dict[str, Any]:
+    """The problem to put on record for a cause that the child could not name itself."""
+    where = f" while it was at the stage {stage}" if stage else ""
+    name = _signal_name(number)
+    message, hint = {
+        Cause.OUT_OF_MEMORY: (
+            f"the job needed more than its {limits.memory_bytes / GIB:.1f} GiB of memory{where}",
+            "send fewer or smaller calibration samples, or allow jobs more memory",
+        ),
+        Cause.TIME_LIMIT: (
+            f"the job took longer than its {_duration(limits)}{where}",
+            "send fewer samples or a smaller goal.time_budget_s, or allow jobs more time",
+        ),
+        Cause.DISK_LIMIT: (
+            f"the job wrote more than its {limits.disk_bytes / GIB:.1f} GiB of disk{where}",
+            "send fewer calibration samples, or allow jobs more disk",
+        ),
+        Cause.CRASHED: (
+            f"the process that handled the model crashed{name}{where}",
+            "the model makes a library crash: check that it runs in the newest ONNX Runtime",
+        ),
+        Cause.KILLED: (
+            f"the process that handled the model was killed from outside{where}",
+            "the machine may have run out of memory: try again when it is less busy",
+        ),
+        Cause.CANCELED: (f"the job was canceled{where}", None),
+        Cause.FAILED: (
+            f"the process that handled the model ended without a result{where}",
+            "this is our fault; the service's log has the details",
+        ),
+    }[cause]
+    code = "internal_error" if cause is Cause.FAILED else str(cause)
+    return {"code": code, "message": message, "hint": hint, "stage": stage, "errors": []}
+
+
+def _duration(limits: Limits) -> str:
+    return f"{limits.wall_seconds:.0f} seconds ({limits.cpu_seconds:.0f} of computing)"
+
+
+def _signal_name(number: int | None) -> str:
+    if number is None:
+        return ""
+    try:
+        return f" ({signal.Signals(number).name})"
+    except ValueError:
+        return f" (signal {number})"

@@ -1,0 +1,81 @@
+"""What a child may use, and the kernel's share of enforcing it."""
+
+import os
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+#: Address space beyond the memory limit: libraries, thread stacks and malloc arenas are mapped
+#: but hardly touched (importing torch and onnxruntime alone maps 0.8 GB).
+ADDRESS_SPACE_HEADROOM = 3 * GIB
+#: Threads of one user, counted over the whole host: own user per slot, so own count per job.
+THREADS = 512
+OPEN_FILES = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one job may use. `cpu_seconds` sums over cores; `disk_bytes` is the folder's size."""
+
+    wall_seconds: float
+    cpu_seconds: float
+    memory_bytes: int
+    disk_bytes: int
+
+
+def default_limits(
+    model_bytes: int, *, wall_seconds: float = 3600, disk_bytes: int | None = None
+) -> Limits:
+    """Limits that fit a model: three quarters of the memory at most, and less for a small one."""
+    memory = min(usable_memory() * 3 // 4, 6 * model_bytes + 2 * GIB)
+    return Limits(
+        wall_seconds=wall_seconds,
+        cpu_seconds=wall_seconds * cores(),
+        memory_bytes=memory,
+        disk_bytes=disk_bytes or 16 * model_bytes + 4 * GIB,
+    )
+
+
+def cores() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def usable_memory() -> int:
+    """Bytes of memory of this machine, or of the container where that has less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    cgroup = Path("/sys/fs/cgroup/memory.max")
+    try:
+        return min(total, int(cgroup.read_text()))
+    except (OSError, ValueError):  # no cgroup v2, or "max"
+        return total
+
+
+def apply_limits(limits: Limits, *, input_bytes: int, own_user: bool) -> None:
+    """Set the resource limits of this process, soft and hard alike, so that none can be raised."""
+    address_space = limits.memory_bytes + ADDRESS_SPACE_HEADROOM + 2 * input_bytes
+    wanted = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: OPEN_FILES,
+        resource.RLIMIT_FSIZE: limits.disk_bytes,
+        resource.RLIMIT_CPU: max(1, int(limits.cpu_seconds)),
+        resource.RLIMIT_DATA: limits.memory_bytes,
+        # RLIMIT_DATA does not count shared anonymous mappings; the address space does.
+        resource.RLIMIT_AS: address_space,
+    }
+    if own_user:
+        wanted[resource.RLIMIT_NPROC] = THREADS
+    for which, value in wanted.items():
+        _set(which, value)
+
+
+def _set(which: int, value: int) -> None:
+    hard = resource.getrlimit(which)[1]
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    resource.setrlimit(which, (value, value))

@@ -1,0 +1,127 @@
+"""Listen to a child, watch it, and end it where it passes a limit."""
+
+import contextlib
+import os
+import select
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from worker.isolation.ended import Cause
+from worker.isolation.messages import Lines, ProtocolError, encode
+from worker.isolation.process import STDERR_BYTES, Process
+from worker.isolation.seal import Seal
+from worker.isolation.watch import Clock, exceeded
+
+Stop = Callable[[], str | None]
+
+#: A flood of messages costs the child its time, not ours: no more than this is read at once.
+READ_BYTES = 64 << 10
+SECONDS_BETWEEN_READS = 0.02
+SECONDS_BETWEEN_LOOKS = 0.5
+TICK_SECONDS = 0.1
+
+
+class Supervised:
+    """One running child. `hear` gets each of its messages; `tick` is called all the time."""
+
+    def __init__(
+        self,
+        process: Process,
+        wanted: Seal,
+        folder: Path,
+        *,
+        hear: Callable[[dict[str, Any]], None],
+        stop: Stop,
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.process = process
+        self.clock = Clock()
+        self.layers: Mapping[str, str] = {}
+        self.verdict: Cause | None = None  #: why it was ended, if it was
+        self.stopped_because: str | None = None
+        self.output = b""
+        self._wanted = wanted
+        self._folder = folder if wanted.writable else None
+        self._hear, self._stop, self._tick = hear, stop, tick
+        self._lines = Lines()
+        self._open = {process.messages, process.output}
+        self._looked = time.monotonic()
+
+    def run(self) -> None:
+        """Until the child has ended, or has been ended."""
+        try:
+            self.answer(self._wanted.to_message())
+            while self.process.poll() is None and self.verdict is None:
+                self._read(TICK_SECONDS)
+                self._tick()
+                self._look()
+        finally:
+            self.process.end()
+        self._drain()
+
+    def answer(self, message: Mapping[str, Any]) -> None:
+        # A child that does not read its answers only hurts itself.
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(self.process.answers, encode(message))
+
+    def _read(self, timeout: float) -> None:
+        if not self._open:
+            time.sleep(timeout)
+            return
+        poll = select.poll()
+        for descriptor in self._open:
+            poll.register(descriptor, select.POLLIN)
+        for descriptor, _ in poll.poll(timeout * 1000):
+            self._take(descriptor)
+        time.sleep(SECONDS_BETWEEN_READS)
+
+    def _take(self, descriptor: int) -> int:
+        """Read what there is; at its end, stop listening."""
+        try:
+            data = os.read(descriptor, READ_BYTES)
+        except BlockingIOError:
+            return 0
+        if not data:
+            self._open.discard(descriptor)
+        elif descriptor == self.process.output:
+            self.output = (self.output + data)[-STDERR_BYTES:]
+        else:
+            self._understand(data)
+        return len(data)
+
+    def _understand(self, data: bytes) -> None:
+        try:
+            messages = self._lines.feed(data)
+            for message in messages:
+                if "sealed" in message and not self.layers:
+                    self.layers = {str(k): str(v) for k, v in message["sealed"].items()}
+                else:
+                    self._hear(message)
+        except ProtocolError:
+            # No child of ours says such a thing: whoever speaks there has taken it over.
+            self.verdict = Cause.CRASHED
+
+    def _look(self) -> None:
+        if time.monotonic() - self._looked < SECONDS_BETWEEN_LOOKS or self.verdict:
+            return
+        self._looked = time.monotonic()
+        self.stopped_because = self._stop()
+        if self.stopped_because is not None:
+            self.verdict = Cause.CANCELED
+            return
+        self.verdict = exceeded(
+            self.process.pid,
+            self._folder,
+            self._wanted.limits,
+            clock=self.clock,
+            can_start_others=not self.layers.get("seccomp", "").startswith("ok"),
+        )
+
+    def _drain(self) -> None:
+        """What the child said last, as far as the pipes hold it."""
+        for descriptor in tuple(self._open):
+            for _ in range(64):
+                if self._take(descriptor) == 0:
+                    break
