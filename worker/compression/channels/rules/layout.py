@@ -1,0 +1,217 @@
+"""Operators that only move, split and merge axes."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from worker.compression.channels.atoms import Labels, fixed
+from worker.compression.channels.site import Axes, Rule, Site
+
+# Leading factors up to this size beside two or more others: query, key and value.
+_STACKED = 3
+
+Block = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def transpose(site: Site) -> None:
+    x = site.given(0)
+    order = site.node.attributes.get_ints("perm", list(reversed(range(len(x)))))
+    site.make([x[axis] for axis in order])
+
+
+def squeeze(site: Site) -> None:
+    x = site.given(0)
+    axes = site.integers(1, "axes")
+    if axes is None and site.name(1) is not None:
+        return site.pin_all("drops computed axes")
+    if axes is None:
+        axes = [axis for axis, labels in enumerate(x) if labels.size == 1]
+    gone = {axis % len(x) for axis in axes}
+    return site.make([labels for axis, labels in enumerate(x) if axis not in gone])
+
+
+def unsqueeze(site: Site) -> None:
+    made = list(site.given(0))
+    axes = site.integers(1, "axes")
+    if axes is None:
+        return site.pin_all("adds computed axes")
+    rank = len(made) + len(axes)
+    for axis in sorted(axis % rank for axis in axes):
+        made.insert(axis, fixed(1))
+    return site.make(made)
+
+
+def shape_of(site: Site) -> None:
+    """Reading an axis' size pins it; entries that nobody reads are free."""
+    x = site.given(0)
+    read = _read_entries(site, len(x))
+    for axis in read:
+        site.pin(x[axis], "reads the size of this axis")
+    site.make_fixed()
+
+
+def _read_entries(site: Site, rank: int) -> set[int]:
+    read: set[int] = set()
+    start = site.integer("start", 0)
+    for node, _ in site.node.outputs[0].uses():
+        indices = Site(node, site.ties).constant(1) if node.op_type == "Gather" else None
+        if indices is None:
+            return set(range(rank))
+        read |= {int(entry) % rank + start for entry in np.atleast_1d(indices).ravel()}
+    return read
+
+
+def size_free(site: Site) -> None:
+    """Outputs that depend on no channel of what is read (ConstantOfShape, Range)."""
+    site.make_fixed()
+
+
+def reshape(site: Site) -> None:
+    x, new = site.given(0), site.made_shape()
+    blocks = list(matching_blocks([labels.size for labels in x], new))
+    if math.prod(new) == 0 or not blocks:
+        return site.pin_all("reshapes an empty tensor")
+    made: Axes = [fixed(size) for size in new]
+    for before, after in blocks:
+        parts = _reshaped(site, [x[axis] for axis in before], [new[axis] for axis in after])
+        for axis, labels in zip(after, parts, strict=True):
+            made[axis] = labels
+    return site.make(made)
+
+
+def matching_blocks(before: Sequence[int], after: Sequence[int]) -> Iterator[Block]:
+    """Smallest runs of axes before and after that hold the same elements."""
+    i = j = 0
+    while i < len(before) and j < len(after):
+        left, right = [i], [j]
+        while (a := math.prod(before[k] for k in left)) != (
+            b := math.prod(after[k] for k in right)
+        ):
+            side, limit = (left, len(before)) if a < b else (right, len(after))
+            if side[-1] + 1 >= limit:
+                return
+            side.append(side[-1] + 1)
+        yield tuple(left), tuple(right)
+        i, j = left[-1] + 1, right[-1] + 1
+
+
+def _reshaped(site: Site, before: Axes, after: Sequence[int]) -> Axes:
+    """Labels of the new axes of one block. At most one old axis may carry channels."""
+    if len(before) == 1 and len(after) == 1:
+        return [before[0]]
+    free = [axis for axis, labels in enumerate(before) if site.ties.atoms.is_free(labels)]
+    several = len([size for size in after if size > 1]) > 1
+    merges = len([labels for labels in before if labels.size > 1]) > 1
+    if not free or (several and merges):
+        return _held(site, before, after)
+    for axis in free[1:]:
+        site.pin(before[axis], "merges it with another axis of channels")
+    merged = _merged(before, free[0])
+    return _divided(site, merged, after) if several else _placed(merged, after)
+
+
+def _held(site: Site, before: Axes, after: Sequence[int]) -> Axes:
+    for labels in before:
+        site.pin(labels, "regroups this axis")
+    return [fixed(size) for size in after]
+
+
+def _merged(before: Axes, carrier: int) -> Labels:
+    """Labels of the flattened block, after the one axis that carries channels."""
+    sizes = [labels.size for labels in before]
+    shape = [1] * len(before)
+    shape[carrier] = sizes[carrier]
+    return np.broadcast_to(before[carrier].reshape(shape), sizes).ravel()
+
+
+def _placed(merged: Labels, after: Sequence[int]) -> Axes:
+    return [merged if size > 1 else fixed(1) for size in after]
+
+
+def _divided(site: Site, merged: Labels, after: Sequence[int]) -> Axes:
+    """One factor carries the channels: what differs only in the others is tied."""
+    carrier = _carrier(site, after)
+    table = np.moveaxis(merged.reshape(after), carrier, 0).reshape(after[carrier], -1)
+    site.join(table, table[:, :1])
+    made = [fixed(size) for size in after]
+    made[carrier] = table[:, 0].copy()
+    return made
+
+
+def _carrier(site: Site, after: Sequence[int]) -> int:
+    """The factor that counts units: heads rather than their width, C rather than C's halves."""
+    wide = [axis for axis, size in enumerate(after) if size > 1]
+    if _is_shuffle(site.node):
+        return wide[-1]
+    if len(wide) > 2 and after[wide[0]] <= _STACKED:
+        return wide[1]
+    return wide[0]
+
+
+def _is_shuffle(node: ir.Node) -> bool:
+    """Reshape, Transpose, Reshape back: channels dealt out to groups (ShuffleNet)."""
+    between = _only_reader(node)
+    last = None if between is None else _only_reader(between)
+    if between is None or last is None:
+        return False
+    rank = node.inputs[0].shape if node.inputs[0] is not None else None
+    final = last.outputs[0].shape
+    same_rank = rank is not None and final is not None and len(rank) == len(final)
+    order = between.attributes.get_ints("perm", [])
+    swaps = list(order)[:3] == [0, 2, 1]
+    return between.op_type == "Transpose" and last.op_type == "Reshape" and same_rank and swaps
+
+
+def _only_reader(node: ir.Node) -> ir.Node | None:
+    readers = list(node.outputs[0].uses())
+    return readers[0][0] if len(readers) == 1 else None
+
+
+def depth_to_space(site: Site) -> None:
+    x = site.given(0)
+    block = site.integer("blocksize", 1)
+    channels = x[1].size // block**2
+    by_column = site.node.attributes.get_string("mode", "DCR") == "CRD"
+    table = x[1].reshape(channels, -1) if by_column else x[1].reshape(-1, channels).T
+    site.join(table, table[:, :1])
+    space = [fixed(size) for size in site.made_shape()[2:]]
+    site.make([x[0], table[:, 0].copy(), *space])
+
+
+def space_to_depth(site: Site) -> None:
+    x = site.given(0)
+    block = site.integer("blocksize", 1)
+    space = [fixed(size) for size in site.made_shape()[2:]]
+    site.make([x[0], np.tile(x[1], block**2), *space])
+
+
+def resize(site: Site) -> None:
+    """Axes that keep their size pass; a computed size is only safe where it holds no channels."""
+    x, shape = site.given(0), site.made_shape()
+    computed = any(
+        site.name(index) is not None and not site.is_constant(index) for index in (2, 3)
+    )
+    made: Axes = []
+    for labels, size in zip(x, shape, strict=True):
+        if labels.size != size or computed:
+            site.pin(labels, "resizes this axis")
+        made.append(labels if labels.size == size else fixed(size))
+    site.make(made)
+
+
+LAYOUT: dict[str, Rule] = {
+    "Transpose": transpose,
+    "Squeeze": squeeze,
+    "Unsqueeze": unsqueeze,
+    "Shape": shape_of,
+    "ConstantOfShape": size_free,
+    "Range": size_free,
+    "Reshape": reshape,
+    "Flatten": reshape,
+    "DepthToSpace": depth_to_space,
+    "SpaceToDepth": space_to_depth,
+    "Resize": resize,
+    "Upsample": resize,
+}
