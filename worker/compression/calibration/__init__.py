@@ -1,0 +1,21 @@
+"""Representative inputs, read lazily: memory does not grow with their number."""
+
+from worker.compression.calibration.images import Images
+from worker.compression.calibration.opening import open_samples
+from worker.compression.calibration.samples import CalibrationSet, Feed, Source
+from worker.compression.calibration.splitting import Split, split
+from worker.compression.calibration.storage import ArrayFile, StoredArray
+from worker.compression.calibration.synthesis import synthetic
+
+__all__ = [
+    "ArrayFile",
+    "CalibrationSet",
+    "Feed",
+    "Images",
+    "Source",
+    "Split",
+    "StoredArray",
+    "open_samples",
+    "split",
+    "synthetic",
+]

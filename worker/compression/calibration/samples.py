@@ -1,0 +1,63 @@
+"""Feeds, one per sample, read when they are asked for."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar, overload
+
+import numpy as np
+
+Feed = dict[str, np.ndarray]
+Source = Literal["calibration", "evaluation", "synthetic"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Picked(Sequence[T]):
+    """A view of chosen items, in the order chosen."""
+
+    items: Sequence[T]
+    indices: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Picked[T]": ...
+    def __getitem__(self, index: int | slice) -> "T | Picked[T]":
+        if isinstance(index, slice):
+            return Picked(self.items, self.indices[index])
+        return self.items[self.indices[index]]
+
+
+@dataclass(frozen=True)
+class CalibrationSet(Sequence[Feed]):
+    """Representative inputs: item i is a whole feed, batch axis included.
+
+    `labels`, where there are any, has one array per sample.
+    """
+
+    feeds: Sequence[Feed]
+    source: Source
+    labels: Sequence[np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.feeds)
+
+    def __iter__(self) -> Iterator[Feed]:
+        return (self.feeds[index] for index in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Feed: ...
+    @overload
+    def __getitem__(self, index: slice) -> "CalibrationSet": ...
+    def __getitem__(self, index: int | slice) -> "Feed | CalibrationSet":
+        if isinstance(index, slice):
+            return self.take(range(len(self))[index])
+        return self.feeds[index]
+
+    def take(self, indices: Sequence[int]) -> "CalibrationSet":
+        """The chosen samples, as a view."""
+        labels = None if self.labels is None else Picked(self.labels, indices)
+        return CalibrationSet(Picked(self.feeds, indices), self.source, labels)

@@ -1,0 +1,108 @@
+"""Which samples calibrate, which select among candidates, and which the report rests on."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from worker.compression.calibration.lint import overlap
+from worker.compression.calibration.samples import CalibrationSet
+from worker.compression.errors import CompressionWarning, InvalidData
+
+ENOUGH = 8
+"""Fewer samples than this prove nothing: the report says not verified."""
+
+
+@dataclass(frozen=True)
+class Split:
+    calibrate: CalibrationSet
+    select: CalibrationSet
+    report: CalibrationSet
+
+
+def split(
+    calibration: CalibrationSet, evaluation: CalibrationSet | None, *, seed: int
+) -> Split:
+    """Half calibrates, a quarter selects, a quarter reports; no sample is in two parts.
+
+    With an evaluation set all of `calibration` calibrates, and half of the evaluation set
+    selects and half reports. Of one or two samples nothing can be held out: then parts share
+    them, and the warning `few_samples` says so.
+
+    Raises:
+        InvalidData: a set is empty.
+    """
+    _not_empty(calibration)
+    if evaluation is None:
+        calibrate, select, report = _quarters(calibration, seed)
+    else:
+        _not_empty(evaluation)
+        calibrate = calibration
+        select, report = _halves(evaluation, seed)
+        _overlap(calibration, evaluation)
+    if report.source != "synthetic" and len(report) < ENOUGH:
+        _too_few(calibration, evaluation, report)
+    return Split(calibrate, select, report)
+
+
+def _quarters(
+    samples: CalibrationSet, seed: int
+) -> tuple[CalibrationSet, CalibrationSet, CalibrationSet]:
+    count = len(samples)
+    if count < 3:
+        last = samples.take([count - 1])
+        return samples.take([0]), last, last
+    order, quarter = _order(count, seed), max(1, count // 4)
+    return (
+        samples.take(sorted(order[2 * quarter :])),
+        samples.take(sorted(order[:quarter])),
+        samples.take(sorted(order[quarter : 2 * quarter])),
+    )
+
+
+def _halves(samples: CalibrationSet, seed: int) -> tuple[CalibrationSet, CalibrationSet]:
+    count = len(samples)
+    if count < 2:
+        return samples, samples
+    order, half = _order(count, seed), count // 2
+    return samples.take(sorted(order[:half])), samples.take(sorted(order[half:]))
+
+
+def _order(count: int, seed: int) -> list[int]:
+    return [int(index) for index in np.random.default_rng(seed).permutation(count)]
+
+
+def _not_empty(samples: CalibrationSet) -> None:
+    if not len(samples):
+        raise InvalidData(
+            f"the {samples.source} data holds no sample", hint="send at least 32 samples"
+        )
+
+
+def _too_few(
+    calibration: CalibrationSet, evaluation: CalibrationSet | None, report: CalibrationSet
+) -> None:
+    given = len(calibration) if evaluation is None else len(evaluation)
+    needed = 4 * ENOUGH if evaluation is None else 2 * ENOUGH
+    shared = "; so few that none can be held out" if given < 2 + (evaluation is None) else ""
+    warnings.warn(
+        CompressionWarning(
+            f"{given} {report.source} samples leave {len(report)} to report on{shared}; "
+            f"from {needed} samples on the result is verified",
+            code="few_samples",
+        ),
+        stacklevel=3,
+    )
+
+
+def _overlap(calibration: CalibrationSet, evaluation: CalibrationSet) -> None:
+    shared = overlap(calibration, evaluation)
+    if shared:
+        warnings.warn(
+            CompressionWarning(
+                f"{shared} evaluation samples are also in the calibration data: "
+                "for these the report is not of unseen samples",
+                code="duplicate_samples",
+            ),
+            stacklevel=3,
+        )
