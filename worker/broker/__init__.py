@@ -1,0 +1,149 @@
+"""The Celery app. A message says that a job waits; the database says whether that is true."""
+
+import contextlib
+import logging
+import queue
+import threading
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+
+from worker.settings import Settings
+
+TASK = "modelpress.run"
+QUEUE = "modelpress"
+_BACKLOG = 1000  # messages that wait for a dead broker; what is beyond is enqueued by workers
+_EXPIRES_S = 120  # by then a worker has enqueued it again
+
+logger = logging.getLogger(__name__)
+
+
+def celery_app(settings: Settings) -> Celery:
+    """Make the app that the settings describe; it connects when it is first used."""
+    app = Celery("modelpress", set_as_current=False)
+    app.conf.update(_COMMON)
+    app.conf.update(
+        worker_concurrency=settings.concurrency,
+        # A backstop: the job's supervisor holds the real limit.
+        task_time_limit=settings.max_job_seconds + 120,
+    )
+    if settings.broker_url:
+        app.conf.update(_REDIS, broker_url=settings.broker_url)
+    else:
+        app.conf.update(_folders(settings.data_dir / "broker"))
+    return app
+
+
+_COMMON: dict[str, Any] = {
+    "imports": ("worker.tasks",),
+    "task_serializer": "json",
+    "accept_content": ["json"],
+    "result_backend": None,
+    "task_ignore_result": True,
+    # The lease in the database recovers a lost attempt, not the broker.
+    "task_acks_late": False,
+    "task_reject_on_worker_lost": False,
+    "task_soft_time_limit": None,
+    "task_track_started": False,
+    "task_default_queue": QUEUE,
+    "task_publish_retry": True,
+    "task_publish_retry_policy": {
+        "max_retries": 1,
+        "interval_start": 0,
+        "interval_step": 0.1,
+        "interval_max": 0.2,
+    },
+    "worker_pool": "prefork",
+    # Leak guards, looked at between jobs only; the process merely supervises a child.
+    "worker_max_tasks_per_child": 100,
+    "worker_max_memory_per_child": 400_000,
+    # A lost broker must not kill a job.
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    "worker_send_task_events": False,
+    "worker_hijack_root_logger": False,
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "broker_connection_timeout": 2,
+    "broker_pool_limit": 10,
+}
+
+_REDIS: dict[str, Any] = {
+    # Together these reserve exactly as many messages as there are slots. A prefetch count leaks
+    # a slot for ever when the broker dies between delivery and ack (kombu 5.7.0).
+    "worker_prefetch_multiplier": 0,
+    "worker_disable_prefetch": True,
+    "worker_enable_remote_control": True,  # a second way to notice a broken connection
+    "broker_transport_options": {
+        "socket_timeout": 10,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "retry_on_timeout": True,
+        "health_check_interval": 10,
+        "visibility_timeout": 3600,
+        "global_keyprefix": "modelpress:",
+    },
+}
+
+
+def _folders(root: Path) -> dict[str, Any]:
+    """Messages as files: nothing to install, nothing to start."""
+    messages, control = root / "messages", root / "control"
+    return {
+        "broker_url": "filesystem://",
+        "broker_transport": "worker.broker.folders:Transport",
+        "broker_transport_options": {
+            "data_folder_in": str(messages),
+            "data_folder_out": str(messages),
+            "control_folder": str(control),
+            "store_processed": False,
+            "polling_interval": 0.25,
+        },
+        "worker_prefetch_multiplier": 1,
+        "worker_enable_remote_control": False,
+    }
+
+
+def make_folders(settings: Settings) -> None:
+    """Make the folders that the embedded broker needs."""
+    for name in ("messages", "control"):
+        (settings.data_dir / "broker" / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+class Publisher:
+    """Sends ids of queued jobs without ever making the caller wait for the broker."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._waiting: queue.Queue[str] = queue.Queue(maxsize=_BACKLOG)
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def enqueue(self, job_id: str) -> None:
+        """Hand over an id and return at once; what gets lost is enqueued again by a worker."""
+        with contextlib.suppress(queue.Full):
+            self._waiting.put_nowait(job_id)
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._send, name="publish", daemon=True)
+                self._thread.start()
+
+    def publish(self, job_id: str) -> None:
+        """Send an id now; raises whatever the broker's client raises."""
+        self._app.send_task(TASK, args=[job_id], expires=_EXPIRES_S)
+
+    def ping(self) -> None:
+        """Raise if the broker cannot be reached within about two seconds."""
+        with self._app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, timeout=2)
+
+    def _send(self) -> None:
+        while True:
+            job_id = self._waiting.get()
+            try:
+                self.publish(job_id)
+            except Exception as error:
+                logger.warning("job %s is recorded but not enqueued: %s", job_id, error)
+
+
+app = celery_app(Settings())

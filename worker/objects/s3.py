@@ -1,0 +1,118 @@
+"""Objects in a bucket. Address and keys come from where boto3 looks: AWS_ENDPOINT_URL, ..."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from worker.objects.base import (
+    PIECE_BYTES,
+    ObjectMissing,
+    StoredObject,
+    checked,
+    digest,
+    upload_key,
+)
+from worker.objects.incoming import Incoming, sweep_folder
+
+_GONE = ("404", "NoSuchKey", "NotFound")
+
+
+class S3Store:
+    """A bucket, below a prefix; uploads are spooled on the local disk, then sent in parts."""
+
+    def __init__(self, url: str, *, spool: Path) -> None:
+        address = urlsplit(url)
+        self._bucket = address.netloc
+        self._prefix = address.path.strip("/")
+        self._spool = spool
+        spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @cached_property
+    def _client(self) -> Any:  # noqa: ANN401 - boto3 makes its classes at run time
+        import boto3  # noqa: PLC0415 - an extra: the embedded default does without
+        from botocore.config import Config  # noqa: PLC0415 - likewise
+
+        # Other stores than Amazon's refuse the checksums that newer clients add by themselves.
+        config = Config(
+            connect_timeout=5,
+            read_timeout=60,
+            retries={"mode": "standard", "max_attempts": 4},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+        return boto3.client("s3", config=config)
+
+    def receive(self, owner_id: str, *, expected_bytes: int | None = None) -> Incoming:
+        def keep(path: Path, size: int, sha256: str) -> StoredObject:
+            key = upload_key(owner_id, sha256)
+            self._client.upload_file(str(path), self._bucket, self._name(key))
+            return StoredObject(key=key, bytes=size, sha256=sha256)
+
+        return Incoming(self._spool, keep=keep, expected_bytes=expected_bytes)
+
+    def put(self, key: str, path: Path) -> StoredObject:
+        size, sha256 = digest(path)
+        self._client.upload_file(str(path), self._bucket, self._name(key))
+        return StoredObject(key=key, bytes=size, sha256=sha256)
+
+    def stat(self, key: str) -> int:
+        with self._missing(key):
+            head = self._client.head_object(Bucket=self._bucket, Key=self._name(key))
+        return int(head["ContentLength"])
+
+    def read(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        size = self.stat(key)
+        stop = size if stop is None else min(stop, size)
+        if start >= stop:
+            return iter(())
+        span = {"Range": f"bytes={start}-{stop - 1}"}
+        with self._missing(key):
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._name(key), **span)
+        pieces: Iterator[bytes] = answer["Body"].iter_chunks(PIECE_BYTES)
+        return pieces
+
+    def local_path(self, key: str) -> Path | None:
+        return None
+
+    def fetch(self, key: str, destination: Path) -> None:
+        with self._missing(key):
+            self._client.download_file(self._bucket, self._name(key), str(destination))
+
+    def delete(self, key: str) -> None:
+        self._client.delete_object(Bucket=self._bucket, Key=self._name(key))
+
+    def delete_prefix(self, prefix: str) -> None:
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=self._name(prefix) + "/"
+        )
+        for page in pages:
+            for found in page.get("Contents", []):
+                self._client.delete_object(Bucket=self._bucket, Key=found["Key"])
+
+    def sweep(self, *, older_than_seconds: float) -> None:
+        sweep_folder(self._spool, before=time.time() - older_than_seconds)
+
+    def free_bytes(self) -> int:
+        return shutil.disk_usage(self._spool).free
+
+    def ping(self) -> None:
+        self._client.head_bucket(Bucket=self._bucket)
+
+    def _name(self, key: str) -> str:
+        return f"{self._prefix}/{checked(key)}" if self._prefix else checked(key)
+
+    @contextmanager
+    def _missing(self, key: str) -> Iterator[None]:
+        from botocore.exceptions import ClientError  # noqa: PLC0415 - comes with boto3, an extra
+
+        try:
+            yield
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _GONE:
+                raise ObjectMissing(key) from None
+            raise
