@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     allow_open: bool = Field(
         default=False, description="Allow to bind beyond loopback although there are no keys."
     )
+    allowed_hosts: str = Field(
+        default="",
+        description="Further names, with commas between, that the web server answers to; * is any.",
+    )
 
     max_model_bytes: int = Field(
         default=8 * GIB, gt=0, description="Largest model upload, in bytes."

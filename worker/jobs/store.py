@@ -1,6 +1,6 @@
 """Jobs as their owners see them: submit, look, cancel, retry, delete."""
 
-from sqlalchemy import ColumnElement, Connection, select, text, update
+from sqlalchemy import ColumnElement, Connection, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from worker.jobs.artifacts import insert_artifact, owned
@@ -80,6 +80,15 @@ class JobStore:
         rows = self._database.read(statement)
         items, next_cursor = split_page([job_of(row) for row in rows], limit)
         return Page(items=items, next_cursor=next_cursor)
+
+    def counts(self) -> dict[JobStatus, int]:
+        """Count the jobs of all owners by status."""
+        statement = (
+            select(jobs.c.status, func.count())
+            .where(jobs.c.kind == "compress")
+            .group_by(jobs.c.status)
+        )
+        return {JobStatus(status): count for status, count in self._database.read(statement)}
 
     def events(self, owner_id: str, job_id: str, *, since: int = 0) -> list[Event]:
         """Give the changes of a job after version `since`, in order."""
