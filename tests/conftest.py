@@ -1,7 +1,7 @@
 """Real servers and a real browser for the tests: found, started on free ports, stopped.
 
-Where one is not installed, its tests are left out with the reason, and the last lines of the run
-say so; with `CI=true` or `MODELPRESS_REQUIRE_SERVERS=1` that is a failure.
+Where one is not installed, its tests are left out with the reason, and the last lines of the
+run say so; with `CI=true` or `MODELPRESS_REQUIRE_SERVERS=1` that is a failure.
 """
 
 import os
@@ -70,7 +70,7 @@ def chromium() -> Path:
 
 
 def installed(name: str, folder: str | None = None) -> Path:
-    """Where a program is; without it the test is left out, or fails where servers are required."""
+    """Where a program is; without it the test is left out, or fails where it is required."""
     found = [Path(path) for path in [shutil.which(name)] if path]
     if folder:
         found += sorted(Path("/").glob(f"{folder.lstrip('/')}/{name}"))

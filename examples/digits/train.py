@@ -1,7 +1,8 @@
 """Train the example: a small CNN on scikit-learn's digits, exported as ONNX and as TorchScript.
 
-Run `python examples/digits/train.py [FOLDER]`; it takes under two minutes on one core and writes
-digits.onnx, digits.pt, calibration.npz (unlabelled) and evaluation.npz (held out, with labels).
+Run `python examples/digits/train.py [FOLDER]`; it takes under two minutes on one core and
+writes digits.onnx, digits.pt, calibration.npz (unlabelled) and evaluation.npz (held out, with
+labels).
 """
 
 import argparse
@@ -22,7 +23,7 @@ BATCH = 64
 
 
 class DigitsNet(nn.Module):
-    """Four convolutions with BatchNorm, 8x8 grey image to ten logits; about 190,000 parameters."""
+    """Four convolutions with BatchNorm: 8x8 grey image to ten logits, 187,000 parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +89,7 @@ def accuracy(net: DigitsNet, images: np.ndarray, labels: np.ndarray) -> float:
 
 
 def export(net: DigitsNet, folder: Path) -> None:
-    """Write both formats. BatchNorm stays: weights are pruned as trained, before any folding."""
+    """Write both formats. BatchNorm stays: pruning scores weights as they were trained."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # both are still what people have
         torch.jit.script(net).save(folder / "digits.pt")

@@ -18,7 +18,7 @@ FOLDER: Final = Path(__file__).parent
 
 
 def render(report: Report) -> str:
-    """The page. Every name in it is escaped: names of files, layers and outputs are untrusted."""
+    """The page. Names of files, layers and outputs are untrusted: every one is escaped."""
     style = (FOLDER / "report.css").read_text(encoding="utf-8")
     return (
         _environment()

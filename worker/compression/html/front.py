@@ -3,13 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 from xml.etree import ElementTree as ET
 
 from markupsafe import Markup
 
 from worker.compression.html import svg, words
-from worker.compression.report import Candidate, Goal
+from worker.compression.recipe import Goal
+from worker.compression.report import Candidate
 
 HEIGHT: Final = 320.0
 TOP: Final = 24.0
@@ -47,7 +49,7 @@ class Scale:
 
 
 def front_chart(candidates: Sequence[Candidate], goal: Goal) -> Markup:
-    """Candidates by median latency and drop (or, without a drop, by the SQNR that is missing)."""
+    """Candidates by median latency and drop, or without drops by SQNR (less is higher)."""
     by_drop = any(candidate.drop is not None for candidate in candidates)
     points = _points(candidates, by_drop=by_drop)
     if len(points) < 2:
@@ -77,7 +79,7 @@ def _points(candidates: Sequence[Candidate], *, by_drop: bool) -> list[Point]:
 
 
 def _scale(points: Sequence[Point], bound: float) -> Scale:
-    """Room for every latency; losses far beyond the bound would flatten the rest, so they are cut."""
+    """Room for every latency; losses far beyond the bound are cut: they flatten the rest."""
     latencies = [point.latency for point in points]
     losses = [point.loss for point in points]
     low, high = min(*losses, 0 if bound >= 0 else bound), max(*losses, bound)
@@ -108,7 +110,7 @@ def _axes(picture: ET.Element, scale: Scale, bound: float, *, by_drop: bool) -> 
 
 def _front(picture: ET.Element, scale: Scale, points: Sequence[Point]) -> None:
     front = sorted((p for p in points if p.candidate.on_front), key=lambda p: p.latency)
-    for one, other in zip(front, front[1:], strict=False):
+    for one, other in pairwise(front):
         start, end = ((scale.x(point.latency), scale.y(point.loss)) for point in (one, other))
         svg.line(picture, start, end, kind="front")
 
@@ -123,6 +125,3 @@ def _circle(picture: ET.Element, scale: Scale, point: Point, *, largest: int) ->
     )
     svg.dot(picture, x, y, radius=radius, kind=kind, title=title)
     svg.text(picture, x, y + 4, words=str(point.number), kind="number", anchor="middle")
-    if point.loss > scale.high:
-        beyond = words.percent(point.loss) if scale.high > 0 else words.decibel(-point.loss)
-        svg.text(picture, x, y + radius + 13, words=beyond, kind="small", anchor="middle")

@@ -14,7 +14,7 @@ SHOWN: Final = 24
 
 @dataclass(frozen=True, kw_only=True)
 class LayerRow:
-    """One drawn layer: its two bars and its place on the SQNR track, with the words beside them."""
+    """One drawn layer: two bars, a place on the SQNR track, and the words beside them."""
 
     layer: Layer
     cost: str

@@ -7,7 +7,8 @@ from markupsafe import Markup
 
 from worker.compression.benchmark import Latency
 from worker.compression.html import svg, words
-from worker.compression.report import Goal, Report, Size
+from worker.compression.recipe import Goal
+from worker.compression.report import Report, Size
 
 ROW = 44.0
 

@@ -1,4 +1,4 @@
-"""Marks of a picture. Horizontal places are shares of the width, so pictures fit phone and desktop.
+"""Marks of a picture. Horizontal places are shares of the width: it fits phone and desktop.
 
 ElementTree writes the markup, so every name in a picture is escaped.
 """
