@@ -81,7 +81,6 @@ def enter(arguments: list[str]) -> Channel:
     wanted = Seal.from_message(read_line(answers))
     layers = seal(wanted, folder)
     channel.tell(sealed=layers)
-    missing = wanted.missing(layers)
-    if missing:
+    if wanted.lacks(layers):
         raise SystemExit(EXIT_UNSEALED)
     return channel

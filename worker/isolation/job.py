@@ -1,12 +1,16 @@
 """One job in a child of its own: from the request to how it ended."""
 
+import contextlib
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from worker.isolation.ended import EXIT_UNSEALED, Cause, Ended, cause_of_signal, explain
+from worker.isolation.landlock import NEWEST_ABI
 from worker.isolation.limits import Limits
 from worker.isolation.messages import REQUEST_FILE, Progress, Request, read_progress
+from worker.isolation.privileges import FIRST_UID, SLOTS
 from worker.isolation.process import CHILD, started
 from worker.isolation.results import read_result
 from worker.isolation.seal import Seal
@@ -26,7 +30,9 @@ def run_child(
     on_message: Callable[[Progress], None],
     stop: Stop,
     sandbox: str = "auto",
+    slot: int | None = None,
     program: str = CHILD,
+    landlock_abi: int = NEWEST_ABI,
 ) -> Ended:
     """Run one job in a child of its own and say how it ended; the child is gone afterwards.
 
@@ -35,14 +41,17 @@ def run_child(
     ends the child and is passed on.
     """
     (folder / REQUEST_FILE).write_text(request.to_json())
+    uid = own_uid(slot, sandbox)
+    give(folder, uid)
     wanted = Seal(
+        parent=os.getpid(),
         limits=limits,
         sandbox=sandbox,
         input_bytes=_input_bytes(request, folder),
-        uid=None,
+        uid=uid,
         writable=True,
         readable=tuple(path for path in request.paths() if Path(path).is_absolute()),
-        landlock_abi=99,
+        landlock_abi=landlock_abi,
     )
     with started(program, folder) as process:
         job = _Job(on_message)
@@ -70,6 +79,27 @@ class _Job:
             self.child.answer({"quiet": False})
         elif "measure" in message:
             self.child.answer({"peak_memory_bytes": None})
+
+
+def own_uid(slot: int | None, sandbox: str) -> int | None:
+    """The user that a child becomes, where we may say so; None where it stays ours."""
+    if sandbox == "off" or os.geteuid() != 0:
+        return None
+    return FIRST_UID + (os.getpid() if slot is None else slot) % SLOTS
+
+
+def give(folder: Path, uid: int | None) -> None:
+    """Make the folder and what is in it the child's, and nobody else's."""
+    folder.chmod(0o700)
+    if uid is None:
+        return
+    with contextlib.suppress(PermissionError):  # a root that may not change owners nor its user
+        for _, folders, files, descriptor in os.fwalk(folder):
+            for name in (*folders, *files):
+                # A file with a second name belongs to somebody else as well.
+                if os.lstat(name, dir_fd=descriptor).st_nlink == 1 or name in folders:
+                    os.chown(name, uid, uid, dir_fd=descriptor, follow_symlinks=False)
+        os.chown(folder, uid, uid)
 
 
 def _input_bytes(request: Request, folder: Path) -> int:

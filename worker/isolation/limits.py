@@ -56,26 +56,34 @@ def usable_memory() -> int:
         return total
 
 
-def apply_limits(limits: Limits, *, input_bytes: int, own_user: bool) -> None:
-    """Set the resource limits of this process, soft and hard alike, so that none can be raised."""
+def apply_limits(limits: Limits, *, input_bytes: int, own_user: bool) -> str:
+    """Set the resource limits of this process; tells which could not be had."""
     address_space = limits.memory_bytes + ADDRESS_SPACE_HEADROOM + 2 * input_bytes
     wanted = {
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_NOFILE: OPEN_FILES,
-        resource.RLIMIT_FSIZE: limits.disk_bytes,
-        resource.RLIMIT_CPU: max(1, int(limits.cpu_seconds)),
-        resource.RLIMIT_DATA: limits.memory_bytes,
+        "CORE": 0,
+        "NOFILE": OPEN_FILES,
+        "FSIZE": limits.disk_bytes,
+        "CPU": max(1, int(limits.cpu_seconds)),
+        "DATA": limits.memory_bytes,
         # RLIMIT_DATA does not count shared anonymous mappings; the address space does.
-        resource.RLIMIT_AS: address_space,
+        "AS": address_space,
     }
     if own_user:
-        wanted[resource.RLIMIT_NPROC] = THREADS
-    for which, value in wanted.items():
-        _set(which, value)
+        wanted["NPROC"] = THREADS
+    missing = [name for name, value in wanted.items() if not _set(name, value)]
+    return f"partly (without {', '.join(missing)})" if missing else "ok"
 
 
-def _set(which: int, value: int) -> None:
+def _set(name: str, value: int) -> bool:
+    """Lower one limit for good: what could be raised again would be none."""
+    which = getattr(resource, f"RLIMIT_{name}")
     hard = resource.getrlimit(which)[1]
     if hard != resource.RLIM_INFINITY:
         value = min(value, hard)
-    resource.setrlimit(which, (value, value))
+    # At the soft limit SIGXCPU tells what happened; whoever ignores it is killed at the hard one.
+    grace = 2 if name == "CPU" and hard == resource.RLIM_INFINITY else 0
+    try:
+        resource.setrlimit(which, (value, value + grace))
+    except (OSError, ValueError):  # macOS knows these limits and refuses some
+        return False
+    return True
