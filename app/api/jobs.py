@@ -1,0 +1,188 @@
+"""Jobs: submit, look, wait, end, fetch the result."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
+
+from app.api.bodies import form_body
+from app.dependencies import InServices, accepts_job
+from app.downloads import serve_file
+from app.errors import Refusal
+from app.events import job_events
+from app.schemas import API, JobList, JobView, job_view
+from app.security import REPORT_POLICY, Owner
+from app.submission import FIELDS, KINDS, submit
+from app.uploads import receive_form
+from worker.jobs import Job, JobStatus
+
+RETRY_AFTER_S = "2"
+
+router = APIRouter(prefix=f"{API}/jobs", tags=["jobs"])
+
+
+def answer(job: Job, *, status: int = 200) -> Response:
+    """A JobView, serialised once; with the address and the pace of polling where it goes on."""
+    headers = {"Location": f"{API}/jobs/{job.id}"} if status == 202 else {}
+    if not job.status.ended:
+        headers["Retry-After"] = RETRY_AFTER_S
+    return Response(
+        job_view(job).model_dump_json(),
+        status_code=status,
+        headers=headers | {"Cache-Control": "no-store"},
+        media_type="application/json",
+    )
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=JobView,
+    openapi_extra=form_body(files=KINDS, fields=FIELDS),
+)
+async def create_job(
+    request: Request,
+    services: InServices,
+    owner: Owner,
+    idempotency_key: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Submit a model with a recipe. The job is recorded when this answers."""
+    accepts = accepts_job(services, owner, fields=FIELDS)
+    async with receive_form(request, accepts) as form:
+        job = await submit(services, owner, form, idempotency_key=idempotency_key)
+    return answer(job, status=202)
+
+
+@router.get("", response_model=JobList)
+def list_jobs(
+    services: InServices,
+    owner: Owner,
+    status: JobStatus | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> JobList:
+    """Jobs, newest first; `next_cursor` is null on the last page."""
+    page = services.jobs.page(owner, status=status, limit=limit, cursor=cursor)
+    return JobList(items=[job_view(job) for job in page.items], next_cursor=page.next_cursor)
+
+
+@router.get("/{job_id}", response_model=JobView)
+async def get_job(job_id: str, services: InServices, owner: Owner) -> Response:
+    """A job now."""
+    # Straight from the loop: the read is one indexed row, and a thread hop costs more than it.
+    return answer(services.jobs.get(owner, job_id))
+
+
+@router.get("/{job_id}/events", responses={200: {"content": {"text/event-stream": {}}}})
+async def get_job_events(
+    job_id: str,
+    services: InServices,
+    owner: Owner,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Server-sent events `job`, each with a JobView; the stream ends with the job."""
+    return await job_events(services, owner, job_id, last_event_id=last_event_id)
+
+
+@router.post("/{job_id}/cancel", response_model=JobView, responses={202: {"model": JobView}})
+def cancel_job(job_id: str, services: InServices, owner: Owner) -> Response:
+    """End a job: at once where it is queued, within seconds where it runs."""
+    job = services.jobs.cancel(owner, job_id)
+    return answer(job, status=200 if job.status.ended else 202)
+
+
+@router.post("/{job_id}/retry", status_code=202, response_model=JobView)
+def retry_job(job_id: str, services: InServices, owner: Owner) -> Response:
+    """Run a failed or canceled job again, under the same id."""
+    job = services.jobs.retry(owner, job_id)
+    services.enqueue(job.id)
+    return answer(job, status=202)
+
+
+@router.delete(
+    "/{job_id}", status_code=204, responses={202: {"description": "stops, then goes"}}
+)
+def delete_job(job_id: str, services: InServices, owner: Owner) -> Response:
+    """Remove a job with its files; one that runs is canceled and vanishes when it stops."""
+    keys = services.jobs.delete(owner, job_id)
+    if keys is None:
+        return Response(status_code=202)
+    services.discard(keys)
+    return Response(status_code=204)
+
+
+@router.get("/{job_id}/model", responses={200: {"content": {"application/octet-stream": {}}}})
+async def get_model(
+    request: Request, job_id: str, services: InServices, owner: Owner
+) -> Response:
+    """The compressed model; a range of it where `Range` asks for one."""
+    return await _result(request, job_id, services, owner, name="model.onnx")
+
+
+@router.get("/{job_id}/report", responses={200: {"content": {"application/json": {}}}})
+async def get_report(
+    request: Request, job_id: str, services: InServices, owner: Owner
+) -> Response:
+    """What the compression did, as JSON."""
+    return await _result(request, job_id, services, owner, name="report.json", inline=True)
+
+
+@router.get("/{job_id}/report.html", responses={200: {"content": {"text/html": {}}}})
+async def get_report_page(
+    request: Request, job_id: str, services: InServices, owner: Owner
+) -> Response:
+    """The same as a page for people."""
+    response = await _result(request, job_id, services, owner, name="report.html", inline=True)
+    response.headers["content-security-policy"] = REPORT_POLICY
+    return response
+
+
+@router.get(
+    "/{job_id}/files/{name}", responses={200: {"content": {"application/octet-stream": {}}}}
+)
+async def get_file(
+    request: Request, job_id: str, name: str, services: InServices, owner: Owner
+) -> Response:
+    """Any other file of the result, by its name in the report."""
+    return await _result(request, job_id, services, owner, name=name)
+
+
+async def _result(
+    request: Request,
+    job_id: str,
+    services: InServices,
+    owner: str,
+    *,
+    name: str,
+    inline: bool = False,
+) -> Response:
+    job = await run_in_threadpool(services.jobs.get, owner, job_id)
+    if not job.status.ended:
+        raise Refusal(
+            "not_ready",
+            f"the job is {job.status}",
+            hint="wait until its status is succeeded",
+            headers={"Retry-After": RETRY_AFTER_S},
+        )
+    if name not in job.results:
+        raise _no_result(job, name)
+    stem, _, extension = name.rpartition(".")
+    prefix = "compressed" if stem == "model" else stem
+    shown = f"{prefix}-{job.id[-8:]}.{extension}"
+    return await serve_file(
+        request, services.objects, job.results[name], filename=shown, inline=inline
+    )
+
+
+def _no_result(job: Job, name: str) -> Refusal:
+    if job.status is JobStatus.SUCCEEDED:
+        known = ", ".join(sorted(job.results))
+        return Refusal(
+            "not_found", f"the job has no file {name[:60]!r}", hint=f"its files are {known}"
+        )
+    return Refusal(
+        "not_ready",
+        f"the job has {job.status}: there is no result",
+        hint="its JobView has the error and its remedy",
+    )

@@ -1,0 +1,94 @@
+"""Stored files as answers: ranges, entity tags, and names that are safe in any header."""
+
+import re
+from pathlib import PurePosixPath
+
+from fastapi import Request
+from fastapi.responses import Response, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from app.errors import Refusal
+from worker.jobs import ResultFile
+from worker.objects import ObjectMissing, ObjectStore
+
+_TYPES = {".html": "text/html; charset=utf-8", ".json": "application/json"}
+_RANGE = re.compile(r"bytes=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*")
+
+
+async def serve_file(
+    request: Request,
+    objects: ObjectStore,
+    file: ResultFile,
+    *,
+    filename: str,
+    inline: bool = False,
+) -> Response:
+    """The file, or the range of it that is asked for; 304 where the client has it.
+
+    Raises:
+        Refusal: files_gone or range_not_satisfiable.
+    """
+    etag = f'"sha256-{file.sha256}"'
+    place = "inline" if inline else "attachment"
+    headers = {
+        "ETag": etag,
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "private, no-cache",
+        "Content-Disposition": f'{place}; filename="{_plain(filename)}"',
+    }
+    known = [
+        tag.strip().removeprefix("W/") for tag in _header(request, "if-none-match").split(",")
+    ]
+    if etag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    await _check_stored(objects, file)
+    start, stop = _range(request, file.bytes, etag)
+    whole = (start, stop) == (0, file.bytes)
+    headers["Content-Length"] = str(stop - start)
+    if not whole:
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.bytes}"
+    status = 200 if whole else 206
+    media_type = _TYPES.get(PurePosixPath(filename).suffix, "application/octet-stream")
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers, media_type=media_type)
+    body = objects.read(file.key, start=start, stop=stop)
+    return StreamingResponse(body, status_code=status, headers=headers, media_type=media_type)
+
+
+async def _check_stored(objects: ObjectStore, file: ResultFile) -> None:
+    try:
+        await run_in_threadpool(objects.stat, file.key)
+    except ObjectMissing:
+        raise Refusal("files_gone", "the file is no longer stored") from None
+
+
+def _range(request: Request, size: int, etag: str) -> tuple[int, int]:
+    """Half-open range to send. One that we do not serve (several at once, or not a range at
+    all) means the whole file, as RFC 9110 has it; so does If-Range with another tag.
+    """
+    asked = _RANGE.fullmatch(_header(request, "range"))
+    if asked is None or _header(request, "if-range") not in ("", etag):
+        return 0, size
+    first, last = asked.groups()
+    if not first and not last:
+        return 0, size
+    start = int(first) if first else max(0, size - int(last))
+    stop = min(int(last) + 1, size) if first and last else size
+    if first and last and int(last) < int(first):
+        return 0, size
+    if start >= size:
+        raise Refusal(
+            "range_not_satisfiable",
+            f"the file has {size:,} bytes",
+            headers={"Content-Range": f"bytes */{size}"},
+        )
+    return start, stop
+
+
+def _header(request: Request, name: str) -> str:
+    return request.headers.get(name, "").strip()
+
+
+def _plain(filename: str) -> str:
+    """A file name of letters that need no quoting anywhere."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", filename)

@@ -1,0 +1,40 @@
+"""The web application: routes, pages, and what guards them."""
+
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from app import api, docs, errors, pages
+from app.metrics import Metrics
+from app.security import Guard, allowed_hosts
+from worker.services import build_services
+from worker.settings import Settings
+
+STATIC = Path(__file__).parent / "static"
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application over the services that the settings name.
+
+    Without arguments, as uvicorn's `--factory` calls it, the environment has the settings.
+    """
+    settings = settings or Settings()
+    services = build_services(settings)
+    metrics = Metrics(services)
+    app = FastAPI(
+        title="modelpress",
+        description="Compress a trained model, with proof that it still works.",
+        version="1",
+        docs_url=None,  # FastAPI's pages load scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.services = services
+    app.state.metrics = metrics
+    errors.install(app)
+    app.include_router(api.router)
+    app.include_router(docs.router)
+    app.include_router(pages.router)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.add_middleware(Guard, allowed_hosts=allowed_hosts(settings), on_answer=metrics.count)
+    return app

@@ -1,0 +1,67 @@
+"""Prometheus metrics: requests as they are answered, jobs as they are recorded when asked."""
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from app.security import Answered
+from worker.jobs import JobStatus
+from worker.services import Services
+
+_SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30, 120, 600)
+
+
+class Metrics:
+    """The metrics of one web process."""
+
+    def __init__(self, services: Services) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "modelpress_http_requests",
+            "Answered requests.",
+            ["method", "route", "status"],
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "modelpress_http_request_seconds",
+            "Seconds until a request was answered in full.",
+            ["method", "route"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._registry.register(_Jobs(services))
+
+    def count(self, answered: Answered) -> None:
+        method = answered.method if answered.method.isalpha() else "other"
+        self._requests.labels(method, answered.route, str(answered.status)).inc()
+        self._seconds.labels(method, answered.route).observe(answered.seconds)
+
+    def text(self) -> bytes:
+        """All of them, in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _Jobs(Collector):
+    """Read from the database at each scrape, so that every web process tells the same."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return ()  # else registering would already ask the database
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        counts = self._services.jobs.counts()
+        jobs = GaugeMetricFamily("modelpress_jobs", "Jobs by status.", labels=["status"])
+        for status in JobStatus:
+            jobs.add_metric([status.value], counts.get(status, 0))
+        yield jobs
+        yield GaugeMetricFamily(
+            "modelpress_queue_depth",
+            "Jobs that wait for a worker.",
+            value=counts.get(JobStatus.QUEUED, 0),
+        )
+        workers = self._services.leases.workers()
+        yield GaugeMetricFamily("modelpress_workers", "Workers alive.", value=len(workers))

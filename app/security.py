@@ -1,0 +1,146 @@
+"""Who asks, from where, and what the answer may do in a browser."""
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from fastapi import Depends
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import Refusal, respond
+from worker.settings import Settings
+
+LOCAL_OWNER = "local"
+SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+PAGE_POLICY = (
+    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+    "frame-ancestors 'none'; form-action 'self'"
+)
+REPORT_POLICY = (
+    "sandbox allow-popups; default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
+)
+"""The report is made from an upload's names: it may be styled, it may never run anything."""
+
+HEADERS = {
+    "content-security-policy": PAGE_POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+def current_owner() -> str:
+    """The owner of whatever this request reads or writes: one person, until there are keys."""
+    return LOCAL_OWNER
+
+
+Owner = Annotated[str, Depends(current_owner)]
+
+
+def check_host(headers: Headers, allowed: Collection[str]) -> None:
+    """Refuse names that are not ours: a foreign one that resolves to us is an attack."""
+    host = urlsplit(f"//{headers.get('host', '')}")
+    try:
+        name = host.hostname or ""
+    except ValueError:
+        name = ""
+    if "*" in allowed or name in allowed:
+        return
+    raise Refusal(
+        "untrusted_host",
+        f"this server does not answer to the name {name[:100]!r}",
+        hint="add the name to MODELPRESS_ALLOWED_HOSTS",
+    )
+
+
+def check_origin(headers: Headers) -> None:
+    """Refuse what another site made a browser send; other clients send neither header."""
+    site = headers.get("sec-fetch-site")
+    origin = headers.get("origin")
+    if site is not None and site not in ("same-origin", "none"):
+        raise _cross_origin()
+    if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        raise _cross_origin()
+
+
+def _cross_origin() -> Refusal:
+    return Refusal(
+        "cross_origin",
+        "another site may not send this request",
+        hint="open the page of this server and send it from there",
+    )
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One answered request, for logs and metrics. `route` is the pattern, never the path."""
+
+    method: str
+    route: str
+    status: int
+    seconds: float
+
+
+class Guard:
+    """Outermost middleware: request id, host and origin checks, headers of every answer."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        allowed_hosts: Collection[str],
+        on_answer: Callable[[Answered], None],
+    ) -> None:
+        self._app = app
+        self._allowed_hosts = frozenset(allowed_hosts)
+        self._on_answer = on_answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        started, status = time.perf_counter(), 500
+
+        async def send_guarded(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                headers["x-request-id"] = request_id
+            await send(message)
+
+        try:
+            await self._checked(scope, receive, send_guarded, request_id)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            seconds = time.perf_counter() - started
+            self._on_answer(Answered(scope["method"], route, status, seconds))
+
+    async def _checked(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str
+    ) -> None:
+        headers = Headers(scope=scope)
+        try:
+            check_host(headers, self._allowed_hosts)
+            if scope["method"] not in SAFE_METHODS:
+                check_origin(headers)
+        except Refusal as refusal:
+            await respond(refusal, request_id)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def allowed_hosts(settings: Settings) -> set[str]:
+    """The names that this server answers to."""
+    given = {name.strip().lower() for name in settings.allowed_hosts.split(",")}
+    return {"localhost", "127.0.0.1", "::1", settings.host.lower(), *given} - {""}

@@ -1,0 +1,67 @@
+"""A job in words: what its page says and shows."""
+
+import json
+from typing import Any
+
+from app.forms import label
+from app.schemas import API, JobView
+from worker.jobs import Job
+
+STAGES = ("queued", "convert", "clean", "calibrate", "compress", "search", "measure", "report")
+_HAS_A_BUTTON = {"model.onnx", "report.json", "report.html", "bundle.zip"}
+
+VERDICTS: dict[str, tuple[str, str]] = {
+    "better": ("Better", "good"),
+    "not_better": ("The original stays", "plain"),
+    "as_asked": ("Done as asked", "good"),
+    "as_asked_but_slower": ("Done as asked, but slower", "warn"),
+    "as_asked_but_worse": ("Done as asked, but less accurate", "bad"),
+    "not_verified": ("Done, not verified", "warn"),
+    "not_measured_here": ("Done, not measured here", "plain"),
+}
+"""Heading and tone of each outcome."""
+
+
+def job_page(job: Job, view: JobView) -> dict[str, Any]:
+    """What the job's template needs besides the view."""
+    outcome = (view.summary.verdict if view.summary else None) or ""
+    verdict, tone = VERDICTS.get(outcome, ("Done", "plain"))
+    return {
+        "ended": job.status.ended,
+        "stages": _stages(job),
+        "stage_index": _stages(job).index(job.stage) if job.stage in _stages(job) else 0,
+        "verdict": verdict,
+        "tone": tone,
+        "size_change": size_change(view),
+        "files": [
+            (name, f"{API}/jobs/{job.id}/files/{name}")
+            for name in sorted(job.results)
+            if name not in _HAS_A_BUTTON
+        ],
+        "recipe_summary": recipe_summary(job.recipe),
+        "recipe_text": json.dumps(job.recipe, indent=2),
+    }
+
+
+def size_change(view: JobView) -> str:
+    """How the file's size changed: `3.9× smaller`."""
+    summary = view.summary
+    if summary is None or not summary.bytes_before or not summary.bytes_after:
+        return ""
+    ratio = summary.bytes_before / summary.bytes_after
+    if 0.995 < ratio < 1.005:
+        return "unchanged"
+    return f"{ratio:.2f}× smaller" if ratio > 1 else f"{1 / ratio:.2f}× larger"
+
+
+def recipe_summary(recipe: dict[str, Any]) -> str:
+    passes = recipe.get("passes", "auto")
+    if isinstance(passes, str):
+        return f"automatic, for {recipe.get('goal', {}).get('objective', 'latency')}"
+    return ", then ".join(label(step["method"]).lower() for step in passes)
+
+
+def _stages(job: Job) -> tuple[str, ...]:
+    """The stages that this job can pass through: only the automatic mode searches."""
+    searches = isinstance(job.recipe.get("passes"), str)
+    return tuple(stage for stage in STAGES if searches or stage != "search")
