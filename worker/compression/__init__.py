@@ -1,0 +1,1 @@
+"""Compress a trained model, and prove what was kept. The library's front door."""
