@@ -89,7 +89,7 @@ def assess(
         steps=_steps(made, closeness, timed),
         layers=blame(subject.original, result, subject.feeds[0], _notes(made)),
         candidates=list(candidates),
-        warnings=[*warnings, *(entry for step in made for entry in step.warnings)],
+        warnings=_heard(subject, made, warnings),
         environment=_environment(),
         reproduce=_reproduce(subject, made, out / "model.onnx"),
         snippet=snippet(subject.recipe.target, subject.feeds[0]),
@@ -195,6 +195,12 @@ def _steps(
         )
         for number, step in enumerate(made)
     ]
+
+
+def _heard(subject: Subject, made: Sequence[Made], warnings: Sequence[Warned]) -> list[Warned]:
+    """What the user should know, each once: of the data, of the search, of the passes."""
+    every = [*subject.heard(), *warnings, *(one for step in made for one in step.warnings)]
+    return list({one.message: one for one in every}.values())
 
 
 def _notes(made: Sequence[Made]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 from worker.compression.benchmark import Quiet, host_quiet
 from worker.compression.pipeline import by_hand
 from worker.compression.recipe import Recipe
-from worker.compression.report import Report
+from worker.compression.report import Report, listening
 from worker.compression.search import search
 from worker.compression.subject import prepare
 
@@ -41,7 +41,7 @@ def compress(
     started = time.monotonic()
     wanted, out = Recipe.parse(recipe), Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".work-", dir=out) as workdir:
+    with tempfile.TemporaryDirectory(prefix=".work-", dir=out) as workdir, listening() as heard:
         subject = prepare(
             Path(model),
             wanted,
@@ -49,6 +49,7 @@ def compress(
             progress=progress or _silent,
             measure=measure or _unmeasured,
             quiet=quiet,
+            heard=heard,
             name=name,
             format=format,
             upload=upload,

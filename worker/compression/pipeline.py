@@ -2,7 +2,6 @@
 
 import tempfile
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +12,11 @@ from worker.compression import graph
 from worker.compression.assessment import Made, assess
 from worker.compression.errors import (
     CompressionError,
-    CompressionWarning,
     PassFailed,
     first_line,
 )
 from worker.compression.passes import AnyPass, Context, Pass
-from worker.compression.report import Report, Warned
+from worker.compression.report import Report, listening
 from worker.compression.subject import Subject
 
 
@@ -54,8 +52,7 @@ def _run(subject: Subject, pass_: Pass, source: Path, context: Context) -> Made:
     context.progress(0, pass_.method.replace("_", " "))
     started = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="pass-", dir=subject.workdir))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with listening() as heard:
         model = _applied(pass_, source, replace(context, workdir=folder))
     path = folder / "model.onnx"
     graph.save(model, path)
@@ -64,7 +61,7 @@ def _run(subject: Subject, pass_: Pass, source: Path, context: Context) -> Made:
         path=path,
         pass_=pass_,
         seconds=time.monotonic() - started,
-        warnings=_said(caught),
+        warnings=heard(),
         notes=graph.notes(model),
         extra=dict(model.meta.get("extra", {})),
     )
@@ -94,13 +91,3 @@ def _check(path: Path, pass_: Pass, subject: Subject) -> None:
             hint="leave this method out of the recipe, or narrow it to other layers",
             code="result_does_not_run",
         ) from error
-
-
-def _said(caught: Sequence[warnings.WarningMessage]) -> list[Warned]:
-    """The warnings meant for the user; what third parties warn about is not."""
-    found: dict[str, Warned] = {}
-    for entry in caught:
-        if isinstance(entry.message, CompressionWarning):
-            warned = Warned(code=entry.message.code, message=entry.message.message)
-            found[warned.message] = warned
-    return list(found.values())

@@ -1,10 +1,14 @@
 """What a compression did, as strict JSON: the proof that travels with the model."""
 
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from worker.compression.benchmark import Latency
+from worker.compression.errors import CompressionWarning
 from worker.compression.fidelity import Accuracy, Fidelity
 from worker.compression.recipe import Goal, Recipe
 
@@ -136,3 +140,22 @@ class Report(Part):
     extra: dict[str, Any] = Field(
         default={}, description="what a method adds: curves, kept channels"
     )
+
+
+@contextmanager
+def listening() -> Iterator[Callable[[], list[Warned]]]:
+    """Record the warnings meant for the user; call what is yielded for those heard so far.
+
+    What third parties warn about is dropped: it names their code, not the user's model.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+
+        def heard() -> list[Warned]:
+            ours = [
+                one.message for one in caught if isinstance(one.message, CompressionWarning)
+            ]
+            said = [Warned(code=one.code, message=one.message) for one in ours]
+            return list({one.message: one for one in said}.values())
+
+        yield heard

@@ -17,7 +17,7 @@ from worker.compression.errors import InvalidData, first_line
 from worker.compression.fidelity import OutputKind, Reference, output_kinds
 from worker.compression.passes import Context
 from worker.compression.recipe import Recipe
-from worker.compression.report import Model
+from worker.compression.report import Model, Warned
 
 Feed = dict[str, np.ndarray]
 Progress = Callable[[str, float, str], None]
@@ -39,6 +39,7 @@ class Subject:
     progress: Progress
     measure: Callable[[Path], int | None]
     quiet: Quiet
+    heard: Callable[[], list[Warned]]
     sha256: dict[str, str]
 
     @property
@@ -75,6 +76,7 @@ def prepare(
     progress: Progress,
     measure: Callable[[Path], int | None],
     quiet: Quiet,
+    heard: Callable[[], list[Warned]],
     name: str | None = None,
     format: str = "onnx",
     upload: Path | None = None,
@@ -114,6 +116,7 @@ def prepare(
         progress=progress,
         measure=measure,
         quiet=quiet,
+        heard=heard,
         sha256=sha256,
     )
 
