@@ -1,0 +1,210 @@
+"""The documentation is complete, and every command in it runs."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from conftest import free_port, stop, wait_for_port
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from app.main import create_app
+from worker.compression import PRESETS, Recipe
+from worker.compression.calibration import Images
+from worker.compression.passes import AnyPass, Target
+from worker.compression.recipe import Goal
+from worker.compression.report import Outcome
+from worker.isolation.ended import Cause
+from worker.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+METHODS: tuple[type[BaseModel], ...] = get_args(get_args(AnyPass)[0])
+ADDRESS = "127.0.0.1:8000"
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text()
+
+
+@pytest.mark.parametrize("model", [Recipe, Goal, Target, Images, *METHODS], ids=str)
+def test_every_setting_of_a_recipe_is_documented(model: type[BaseModel]) -> None:
+    text = page("recipe.md")
+    if model in METHODS:
+        heading = f"### {model.model_fields['method'].default}\n"
+        assert heading in text
+        text = text.split(heading)[1].split("\n### ")[0]
+    fields = set(model.model_fields) - {"method"}
+    assert not [name for name in fields if f"`{name}`" not in text]
+
+
+def test_every_preset_is_documented() -> None:
+    assert not [name for name in PRESETS if f"| `{name}` |" not in page("recipe.md")]
+
+
+def test_every_outcome_is_documented() -> None:
+    assert not [
+        name for name in get_args(Outcome) if f"| `{name}` |" not in page("concepts.md")
+    ]
+
+
+def test_every_environment_setting_is_documented() -> None:
+    names = [f"MODELPRESS_{name.upper()}" for name in Settings.model_fields]
+    assert not [name for name in names if f"| `{name}` |" not in page("operations.md")]
+
+
+def test_every_route_is_documented(tmp_path: Path) -> None:
+    app = create_app(Settings(data_dir=tmp_path))
+    routes = [
+        f"{method} {route.path}"
+        for route in app.routes
+        if isinstance(route, APIRoute) and route.include_in_schema
+        for method in route.methods
+    ]
+    assert len(routes) > 15
+    assert not [route for route in routes if f"`{route}`" not in page("api.md")]
+
+
+def test_every_code_is_documented_and_no_other() -> None:
+    documented = set(re.findall(r"^\| `([a-z_0-9]+)` \|", page("errors.md"), re.MULTILINE))
+    assert documented == codes()
+
+
+def codes() -> set[str]:
+    """Every stable code that the source can give: of errors, of ended jobs and of warnings."""
+    found = {str(cause) for cause in Cause} - {"done", "failed"}
+    for path in [*(ROOT / "app").rglob("*.py"), *(ROOT / "worker").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            found |= set(codes_of(node))
+    return found - {"job_error"}  # the base class; never raised itself
+
+
+def codes_of(node: ast.AST) -> Iterator[str]:
+    """Codes that a node names: `code=`, `code = `, a table of them, or a Refusal's first word."""
+    named: list[ast.expr | None] = []
+    if isinstance(node, ast.Call):
+        named += [word.value for word in node.keywords if word.arg == "code"]
+        if isinstance(node.func, ast.Name) and node.func.id == "Refusal":
+            named += node.args[:1]
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        names = {target.id for target in targets if isinstance(target, ast.Name)}
+        if "code" in names:
+            named.append(node.value)
+        if names & {"CODES", "_REFUSALS"} and isinstance(node.value, ast.Dict):
+            named += node.value.keys
+    for value in named:
+        if isinstance(value, ast.IfExp):
+            yield from (str(e.value) for e in (value.body, value.orelse) if constant(e))
+        elif constant(value):
+            yield str(value.value)
+
+
+def constant(node: ast.expr | None) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    names = {re.split(r"[\[<>=]", line)[0] for line in wanted} - {"modelpress"}
+    text = page("dependencies.md")
+    assert not [name for name in names if not re.search(rf"[| ,]{re.escape(name)}[ ,|]", text)]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#]*)(?:#[^)]*)?\)", path.read_text())
+    local = [link for link in links if link and "://" not in link]
+    assert not [link for link in local if not (path.parent / link).exists()]
+
+
+def blocks(path: Path) -> list[tuple[str, str]]:
+    """Shell blocks of a page, each with the comment before it."""
+    pattern = r"(?:<!-- ([^>]*) -->\n)?```(?:bash|console)\n(.*?)```"
+    return re.findall(pattern, path.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_shell_block_is_run_by_a_test(path: Path) -> None:
+    for comment, script in blocks(path):
+        test = comment.removeprefix("run by ")
+        assert comment == "run" or test in globals(), script
+
+
+RUN = [
+    pytest.param(script, id=f"{path.stem}-{number}")
+    for path in PAGES
+    for number, (comment, script) in enumerate(blocks(path), start=1)
+    if comment == "run"
+]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Host and port of a `modelpress serve` of our own."""
+    port = free_port()
+    folder = tmp_path_factory.mktemp("serve")
+    command = ["modelpress", "serve", "--port", str(port), "--data-dir", str(folder)]
+    with (folder / "serve.log").open("wb") as log:
+        server = subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
+    try:
+        wait_for_port(server, port)
+        yield f"127.0.0.1:{port}"
+    finally:
+        stop(server, seconds=40)
+
+
+def environment() -> dict[str, str]:
+    """The environment with the commands of this interpreter first on the path."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("script", RUN)
+def test_documented_commands_run(script: str, tmp_path: Path, address: str) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script.replace(ADDRESS, address)],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+@pytest.mark.system
+def test_demo_ends_well(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples/digits/demo.py"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=280,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert (tmp_path / "demo-data/digits.pt/report.html").exists()
+
+
+@pytest.mark.system
+def test_web_and_worker_start_apart(tmp_path: Path) -> None:
+    port = free_port()
+    variables = environment() | {"MODELPRESS_DATA_DIR": str(tmp_path / "data")}
+    script = next(s for _, s in blocks(DOCS / "operations.md") if s.startswith("uvicorn"))
+    script = script.replace("0.0.0.0 --port 8000", f"127.0.0.1 --port {port}")  # noqa: S104
+    started = []
+    try:
+        for command in script.splitlines():
+            started.append(subprocess.Popen(command.split(), env=variables, cwd=ROOT))
+        wait_for_port(started[0], port)
+        wait = f"curl -sS --retry 40 --retry-delay 1 --fail http://127.0.0.1:{port}/readyz"
+        ready = subprocess.run(wait.split(), capture_output=True, text=True, check=False)
+        assert ready.returncode == 0, ready.stderr[-1000:]
+    finally:
+        for process in reversed(started):
+            stop(process, seconds=40)
