@@ -1,4 +1,4 @@
-"""How close a compressed model stays to the original, judged on samples that it never saw."""
+"""What is reported of how close a result is to the original."""
 
 from typing import Literal
 
@@ -19,7 +19,7 @@ class WorstChannel(BaseModel):
 
 
 class OutputFidelity(BaseModel):
-    """One output against the original. `sqnr_db` is null where nothing differs (`identical`)."""
+    """One output against the original. `sqnr_db` is null where it is `identical`."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,0 +1,58 @@
+"""From what was measured to one figure, and whether it stays inside the bound."""
+
+from worker.compression.fidelity.measures import Accuracy, Fidelity, OutputFidelity
+from worker.compression.fidelity.signal import LOST_DB
+
+_ROUNDING = 1e-9
+
+
+def drop(fidelity: Fidelity, accuracy: Accuracy | None) -> float | None:
+    """Relative loss of the task metric, else the worst drop of all outputs that have one.
+
+    An output that was lost (NaN, another shape) counts even where labels are about another one.
+    None where only value outputs were compared.
+    """
+    if accuracy is None:
+        return max((one.drop for one in fidelity.outputs if one.drop is not None), default=None)
+    return max([accuracy.drop, *(1.0 for one in fidelity.outputs if _lost(one))])
+
+
+def interval_end(fidelity: Fidelity, accuracy: Accuracy | None) -> float | None:
+    """Upper end of the drop's 95 % interval."""
+    if accuracy is None:
+        ends = [one.interval[1] for one in fidelity.outputs if one.interval is not None]
+        return max(ends, default=None)
+    return max([accuracy.interval[1], *(1.0 for one in fidelity.outputs if _lost(one))])
+
+
+def worst_sqnr(fidelity: Fidelity) -> float | None:
+    """SQNR in dB of the worst signal-carrying channel of all value outputs.
+
+    None where there are none, or where they are identical.
+    """
+    found = [_sqnr(one) for one in fidelity.outputs if one.kind == "value"]
+    return min((one for one in found if one is not None), default=None)
+
+
+def keeps(
+    fidelity: Fidelity,
+    accuracy: Accuracy | None,
+    *,
+    max_drop: float,
+    min_sqnr_db: float,
+) -> bool:
+    """Whether the point estimates stay inside the bound."""
+    lost, sqnr = drop(fidelity, accuracy), worst_sqnr(fidelity)
+    return (lost is None or lost <= max_drop + _ROUNDING) and (
+        sqnr is None or sqnr >= min_sqnr_db - _ROUNDING
+    )
+
+
+def _lost(one: OutputFidelity) -> bool:
+    return one.drop == 1.0 and one.sqnr_db == LOST_DB
+
+
+def _sqnr(one: OutputFidelity) -> float | None:
+    worst = one.worst_channel.sqnr_db if one.worst_channel else None
+    known = [sqnr for sqnr in (one.sqnr_db, worst) if sqnr is not None]
+    return min(known, default=None)
