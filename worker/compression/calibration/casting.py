@@ -48,17 +48,16 @@ def label(values: np.ndarray, key: str) -> np.ndarray:
 
 
 def _kept(values: np.ndarray, turned: np.ndarray) -> np.ndarray:
-    if values.dtype.kind == "f" and turned.dtype.kind not in "biu":
-        kept: np.ndarray = np.isfinite(turned.astype(np.float32))
-        return kept
-    if values.dtype.kind == "f":
+    kept: np.ndarray
+    if values.dtype.kind != "f":
+        kept = turned == values
+    elif turned.dtype.kind in "biu":
         # A float beyond the integer's range may turn into any integer: compare as floats.
-        limits = _limits(turned.dtype)
-        inside: np.ndarray = (values >= limits[0]) & (values <= limits[1])
-        same: np.ndarray = turned.astype(values.dtype) == values
-        return np.logical_and(inside, same)
-    same: np.ndarray = turned == values
-    return same
+        low, high = _limits(turned.dtype)
+        kept = (values >= low) & (values <= high) & (turned.astype(values.dtype) == values)
+    else:
+        kept = np.isfinite(turned.astype(np.float32))
+    return kept
 
 
 def _limits(dtype: np.dtype) -> tuple[float, float]:
