@@ -61,7 +61,6 @@ _COMMON: dict[str, Any] = {
     # A lost broker must not kill a job.
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     "worker_send_task_events": False,
-    "worker_hijack_root_logger": False,
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
     "broker_connection_timeout": 2,

@@ -12,7 +12,7 @@ from worker.jobs.errors import (
     NotRetryable,
 )
 from worker.jobs.holder import current_holder, is_gone
-from worker.jobs.leases import Beat, Ended, Leases, Progress
+from worker.jobs.leases import Beat, Ended, Leases, Taken
 from worker.jobs.migrate import migrate
 from worker.jobs.records import (
     Artifact,
@@ -61,9 +61,9 @@ __all__ = [
     "NotFound",
     "NotRetryable",
     "Page",
-    "Progress",
     "ResultFile",
     "Stage",
+    "Taken",
     "Worker",
     "current_holder",
     "is_gone",

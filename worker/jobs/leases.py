@@ -13,21 +13,12 @@ from uuid6 import uuid7
 
 from worker.jobs.database import Database, moment, now
 from worker.jobs.holder import is_gone
-from worker.jobs.records import Failure, Job, JobStatus, ResultFile, Stage, Worker
+from worker.jobs.records import Failure, Job, JobStatus, ResultFile, Worker
 from worker.jobs.rows import JOB_COLUMNS, as_json, change, job_of, remove
 from worker.jobs.tables import artifacts, jobs, workers
 
 _WORKER_SEEN_S = 30
 _WORKER_FORGOTTEN_S = 24 * 3600
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far an attempt is; `share` is 0..1 of the whole job."""
-
-    stage: Stage
-    share: float
-    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +34,15 @@ class Ended:
     """Whether the change was accepted, and the objects that nothing refers to any more."""
 
     accepted: bool
+    unused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """A job that was taken from its worker: whether it waits again, and objects to discard."""
+
+    job_id: str
+    queued: bool
     unused: tuple[str, ...] = ()
 
 
@@ -81,17 +81,17 @@ class Leases:
             )
             return connection.execute(statement).rowcount == 1
 
-    def progress(self, job: Job, progress: Progress) -> bool:
-        """Record how far the job is, and renew; False once the lease is lost."""
-        share = min(max(progress.share, 0.0), 0.999)  # 1 says that it has succeeded
+    def progress(self, job: Job, *, stage: str, share: float, message: str) -> bool:
+        """Record how far the job is (0..1), and renew; False once the lease is lost."""
+        share = min(max(share, 0.0), 0.999)  # 1 says that it has succeeded
         with self._database.write() as connection:
             changed = change(
                 connection,
                 *_held(job),
                 cause="progress",
-                stage=progress.stage,
+                stage=stage,
                 progress=share,
-                message=progress.message,
+                message=message,
                 lease_until=now() + self._seconds,
             )
         return changed is not None
@@ -110,20 +110,27 @@ class Leases:
         warnings: list[dict[str, str]],
         sandbox: dict[str, Any],
     ) -> Ended:
-        """End a job with its result; refused once the lease is lost."""
-        return self._end(
+        """End a job with its result; refused once the lease is lost, unless this is a repeat."""
+        files = {name: asdict(file) for name, file in results.items()}
+        ended = self._end(
             job,
             cause="published",
             status=JobStatus.SUCCEEDED,
             stage="report",
             progress=1.0,
             message="",
-            results={name: asdict(file) for name, file in results.items()},
+            results=files,
             summary=summary,
             warnings=warnings,
             sandbox=sandbox,
             error=None,
         )
+        return ended if ended.accepted else Ended(accepted=self._has_results(job, files))
+
+    def _has_results(self, job: Job, files: dict[str, dict[str, Any]]) -> bool:
+        """Whether these results are on record: the answer to an earlier write can get lost."""
+        rows = self._database.read(select(jobs.c.results).where(jobs.c.id == job.id))
+        return bool(files) and any(row.results == files for row in rows)
 
     def publish_inspection(self, job: Job, inspection: dict[str, Any]) -> Ended:
         """End an inspection: the model's row gets what was found, the job vanishes."""
@@ -168,19 +175,23 @@ class Leases:
             )
         return back is not None
 
-    def reap(self) -> tuple[str, ...]:
-        """Queue again, or fail, what dead workers held; give the objects to discard."""
+    def lose(self, job: Job, *, cause: str) -> Taken:
+        """Give up an attempt for no fault of the job: another one follows, up to the limit."""
+        return self._take_from(job.id, job.lease_id, cause=cause)
+
+    def reap(self) -> list[Taken]:
+        """Queue again, or fail, what dead workers held."""
         expired = (jobs.c.lease_until < now()).label("expired")
         running = self._database.read(
             select(jobs.c.id, jobs.c.lease_id, jobs.c.lease_holder, expired).where(
                 jobs.c.status == JobStatus.RUNNING
             )
         )
-        unused: list[str] = []
-        for row in running:
-            if row.expired or is_gone(row.lease_holder):
-                unused += self._take_from(row.id, row.lease_id)
-        return tuple(unused)
+        return [
+            self._take_from(row.id, row.lease_id, cause="lease_lost")
+            for row in running
+            if row.expired or is_gone(row.lease_holder)
+        ]
 
     def queued(self, limit: int) -> list[str]:
         """Give the ids of the jobs that have waited longest."""
@@ -240,8 +251,8 @@ class Leases:
                 return Ended(accepted=False)
             return Ended(accepted=True, unused=_after_the_end(connection, ended))
 
-    def _take_from(self, job_id: str, lease_id: str) -> tuple[str, ...]:
-        """Take a job from a worker that is lost, unless it moved on since we looked."""
+    def _take_from(self, job_id: str, lease_id: str | None, *, cause: str) -> Taken:
+        """Take a job from its holder, unless it moved on since we looked."""
         held = [
             jobs.c.id == job_id,
             jobs.c.lease_id == lease_id,
@@ -252,13 +263,14 @@ class Leases:
                 select(*JOB_COLUMNS).where(*held).with_for_update()
             ).one_or_none()
             if row is None:
-                return ()
+                return Taken(job_id=job_id, queued=False)
             job = job_of(row)
             values = self._after_a_loss(job) | {"losses": job.losses + 1}
-            changed = change(connection, *held, cause="lease_lost", **values)
+            changed = change(connection, *held, cause=cause, **values)
             if changed is None or not changed.status.ended:
-                return ()
-            return _after_the_end(connection, changed)
+                return Taken(job_id=job_id, queued=changed is not None)
+            unused = _after_the_end(connection, changed)
+            return Taken(job_id=job_id, queued=False, unused=unused)
 
     def _after_a_loss(self, job: Job) -> dict[str, Any]:
         if job.cancel_requested:

@@ -88,7 +88,7 @@ class JobStore:
             .where(jobs.c.kind == "compress")
             .group_by(jobs.c.status)
         )
-        return {JobStatus(status): count for status, count in self._database.read(statement)}
+        return {JobStatus(row[0]): row[1] for row in self._database.read(statement)}
 
     def events(self, owner_id: str, job_id: str, *, since: int = 0) -> list[Event]:
         """Give the changes of a job after version `since`, in order."""

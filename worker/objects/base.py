@@ -1,11 +1,10 @@
 """What every object store can do. Keys are made by us and begin with the owner's id."""
 
-import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 from uuid import uuid4
 
 from worker.objects.incoming import Incoming
@@ -40,8 +39,8 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def put(self, key: str, path: Path) -> StoredObject:
-        """Store a file under a key."""
+    def put(self, key: str, file: BinaryIO) -> StoredObject:
+        """Store the rest of an open file under a key."""
         ...
 
     def stat(self, key: str) -> int:
@@ -95,10 +94,3 @@ def upload_key(owner_id: str, sha256: str) -> str:
     can so never find its content in place and lose it to a deletion a moment later.
     """
     return f"{owner_id}/uploads/{sha256[:2]}/{sha256}-{uuid4().hex[:12]}"
-
-
-def digest(path: Path) -> tuple[int, str]:
-    """Size and SHA-256 of a file."""
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return file.tell(), sha256

@@ -42,13 +42,14 @@ class Incoming:
         """SHA-256 of what has arrived so far."""
         return self._hash.hexdigest()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> int:
         """Append; call it in a thread, with about 1 MiB at a time."""
         rest = memoryview(data)
         while rest:
             rest = rest[self._file.write(rest) :]
         self._hash.update(data)
         self.bytes += len(data)
+        return len(data)
 
     def commit(self) -> "StoredObject":
         """Make it an object that survives a power cut."""

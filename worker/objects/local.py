@@ -7,14 +7,13 @@ import time
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
-from uuid import uuid4
+from typing import BinaryIO
 
 from worker.objects.base import (
     PIECE_BYTES,
     ObjectMissing,
     StoredObject,
     checked,
-    digest,
     upload_key,
 )
 from worker.objects.incoming import Incoming, sweep_folder
@@ -39,17 +38,14 @@ class LocalStore:
 
         return Incoming(self._spool, keep=keep, expected_bytes=expected_bytes)
 
-    def put(self, key: str, path: Path) -> StoredObject:
-        copy = self._spool / uuid4().hex
-        try:
-            shutil.copyfile(path, copy)
-            copy.chmod(0o600)
-            size, sha256 = digest(copy)
-            _sync(copy)
-            self._place(copy, key)
-        finally:
-            copy.unlink(missing_ok=True)
-        return StoredObject(key=key, bytes=size, sha256=sha256)
+    def put(self, key: str, file: BinaryIO) -> StoredObject:
+        def keep(path: Path, size: int, sha256: str) -> StoredObject:
+            self._place(path, key)
+            return StoredObject(key=key, bytes=size, sha256=sha256)
+
+        with Incoming(self._spool, keep=keep) as copy:
+            shutil.copyfileobj(file, copy, PIECE_BYTES)
+            return copy.commit()
 
     def stat(self, key: str) -> int:
         with _missing(key):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from worker.objects.base import (
@@ -14,7 +14,6 @@ from worker.objects.base import (
     ObjectMissing,
     StoredObject,
     checked,
-    digest,
     upload_key,
 )
 from worker.objects.incoming import Incoming, sweep_folder
@@ -55,10 +54,14 @@ class S3Store:
 
         return Incoming(self._spool, keep=keep, expected_bytes=expected_bytes)
 
-    def put(self, key: str, path: Path) -> StoredObject:
-        size, sha256 = digest(path)
-        self._client.upload_file(str(path), self._bucket, self._name(key))
-        return StoredObject(key=key, bytes=size, sha256=sha256)
+    def put(self, key: str, file: BinaryIO) -> StoredObject:
+        def keep(path: Path, size: int, sha256: str) -> StoredObject:
+            self._client.upload_file(str(path), self._bucket, self._name(key))
+            return StoredObject(key=key, bytes=size, sha256=sha256)
+
+        with Incoming(self._spool, keep=keep) as copy:
+            shutil.copyfileobj(file, copy, PIECE_BYTES)
+            return copy.commit()
 
     def stat(self, key: str) -> int:
         with self._missing(key):

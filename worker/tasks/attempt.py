@@ -1,0 +1,100 @@
+"""One attempt at one job: claim it, run its child, put the outcome on record."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from worker.isolation import Ended, Request, run_child
+from worker.jobs import Failure, Job, JobArtifact, current_holder
+from worker.objects import ObjectMissing
+from worker.services import Services
+from worker.tasks.heartbeat import Heartbeat
+from worker.tasks.limits import limits_for
+from worker.tasks.outcome import fail, record_outcome
+from worker.tasks.scratch import scratch_folder
+
+logger = logging.getLogger(__name__)
+
+
+def never() -> bool:
+    return False
+
+
+def run_job(
+    services: Services,
+    job_id: str,
+    *,
+    slot: int | None = None,
+    draining: Callable[[], bool] = never,
+) -> None:
+    """Run a queued job to its end; nothing happens if another worker has it.
+
+    `draining` tells that this worker stops and its job is to be handed back; `slot` that no
+    other job of this host has.
+    """
+    job = services.leases.claim(job_id, holder=current_holder())
+    if job is None:
+        return
+    logger.info("job %s: attempt %d", job.id, job.attempt)
+    heartbeat = Heartbeat(
+        services.leases,
+        job,
+        renew_seconds=services.settings.renew_seconds,
+        draining=draining,
+    )
+    try:
+        with heartbeat, scratch_folder(services.settings.scratch, job) as folder:
+            _forget_earlier_attempts(services, job)
+            ended = _run(services, job, folder=folder, heartbeat=heartbeat, slot=slot)
+            record_outcome(services, job, ended, folder=folder)
+    except ObjectMissing:
+        failure = Failure(code="files_gone", detail="the model or data of this job was deleted")
+        fail(services, job, failure)
+    except Exception:
+        # A disk, a store or a database that failed: another attempt may do better.
+        logger.exception("job %s: attempt %d is lost", job.id, job.attempt)
+        services.discard(services.leases.lose(job, cause="attempt_lost").unused)
+
+
+def _forget_earlier_attempts(services: Services, job: Job) -> None:
+    """Delete what they stored and could not publish."""
+    if job.attempt > 1:
+        services.objects.delete_prefix(f"{job.owner_id}/results/{job.id}")
+
+
+def _run(
+    services: Services, job: Job, *, folder: Path, heartbeat: Heartbeat, slot: int | None
+) -> Ended:
+    request = Request(
+        kind=job.kind,
+        model=str(_file(services, job.model, folder=folder)),
+        name=job.model.name,
+        recipe=job.recipe or None,
+        calibration=_optional(services, job.calibration, folder=folder),
+        evaluation=_optional(services, job.evaluation, folder=folder),
+        inputs=job.inputs,
+    )
+    return run_child(
+        request,
+        folder,
+        limits=limits_for(job, services.settings),
+        sandbox=services.settings.sandbox,
+        on_message=heartbeat.say,
+        stop=lambda: heartbeat.reason,
+        slot=slot,
+    )
+
+
+def _file(services: Services, artifact: JobArtifact, *, folder: Path) -> Path:
+    """The file where it lies, which the child can only read; or a copy of a remote one."""
+    local = services.objects.local_path(artifact.key)
+    if local is not None:
+        services.objects.stat(artifact.key)
+        return local
+    copy = folder / f"input-{artifact.id}"
+    services.objects.fetch(artifact.key, copy)
+    return copy
+
+
+def _optional(services: Services, artifact: JobArtifact | None, *, folder: Path) -> str | None:
+    return None if artifact is None else str(_file(services, artifact, folder=folder))
