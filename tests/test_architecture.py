@@ -1,4 +1,4 @@
-"""Promises about the whole: what the web process loads, which doors are open, who imports whom."""
+"""Promises about the whole: what the web process loads, what is exported, who imports whom."""
 
 import json
 import subprocess

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import get_args
 
@@ -28,6 +29,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 METHODS: tuple[type[BaseModel], ...] = get_args(get_args(AnyPass)[0])
+SNAKE = re.compile(r"[a-z]+(_[a-z0-9]+)+$")
 ADDRESS = "127.0.0.1:8000"
 
 
@@ -79,7 +81,7 @@ def test_every_code_is_documented_and_no_other() -> None:
 
 
 def codes() -> set[str]:
-    """Every stable code that the source can give: of errors, of ended jobs and of warnings."""
+    """Every stable code that the source can give: of errors, ended jobs and warnings."""
     found = {str(cause) for cause in Cause} - {"done", "failed"}
     for path in [*(ROOT / "app").rglob("*.py"), *(ROOT / "worker").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -88,12 +90,14 @@ def codes() -> set[str]:
 
 
 def codes_of(node: ast.AST) -> Iterator[str]:
-    """Codes that a node names: `code=`, `code = `, a table of them, or a Refusal's first word."""
+    """Codes that a node names: `code=`, `code =`, a table, or the first word of a Refusal."""
     named: list[ast.expr | None] = []
     if isinstance(node, ast.Call):
         named += [word.value for word in node.keywords if word.arg == "code"]
-        if isinstance(node.func, ast.Name) and node.func.id == "Refusal":
-            named += node.args[:1]
+        if isinstance(node.func, ast.Name) and node.func.id in ("Refusal", "refusal", "_warn"):
+            named += [
+                word for word in node.args[:1] if constant(word) and SNAKE.match(word.value)
+            ]
     if isinstance(node, ast.Assign | ast.AnnAssign):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         names = {target.id for target in targets if isinstance(target, ast.Name)}
@@ -114,7 +118,10 @@ def constant(node: ast.expr | None) -> bool:
 
 def test_every_dependency_has_its_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    wanted = [
+        *project["dependencies"],
+        *chain.from_iterable(project["optional-dependencies"].values()),
+    ]
     names = {re.split(r"[\[<>=]", line)[0] for line in wanted} - {"modelpress"}
     text = page("dependencies.md")
     assert not [name for name in names if not re.search(rf"[| ,]{re.escape(name)}[ ,|]", text)]
@@ -180,6 +187,17 @@ def test_documented_commands_run(script: str, tmp_path: Path, address: str) -> N
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [("demo", "examples/digits/demo.py"), ("serve", "modelpress serve"), ("test", "-m pytest")],
+)
+def test_make_calls_what_is_tested_here(target: str, command: str) -> None:
+    make = subprocess.run(
+        ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert command in make.stdout
+
+
 @pytest.mark.system
 def test_demo_ends_well(tmp_path: Path) -> None:
     done = subprocess.run(
@@ -196,11 +214,12 @@ def test_web_and_worker_start_apart(tmp_path: Path) -> None:
     port = free_port()
     variables = environment() | {"MODELPRESS_DATA_DIR": str(tmp_path / "data")}
     script = next(s for _, s in blocks(DOCS / "operations.md") if s.startswith("uvicorn"))
-    script = script.replace("0.0.0.0 --port 8000", f"127.0.0.1 --port {port}")  # noqa: S104
+    script = script.replace("0.0.0.0 --port 8000", f"127.0.0.1 --port {port}")
     started = []
     try:
         for command in script.splitlines():
-            started.append(subprocess.Popen(command.split(), env=variables, cwd=ROOT))
+            process = subprocess.Popen(command.split(), env=variables, cwd=ROOT)
+            started.append(process)
         wait_for_port(started[0], port)
         wait = f"curl -sS --retry 40 --retry-delay 1 --fail http://127.0.0.1:{port}/readyz"
         ready = subprocess.run(wait.split(), capture_output=True, text=True, check=False)
