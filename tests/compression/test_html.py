@@ -2,9 +2,11 @@
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from worker.compression.benchmark import Latency, Percentiles
 from worker.compression.fidelity import Accuracy, Fidelity, OutputFidelity, WorstChannel
@@ -256,3 +258,34 @@ def test_figures_are_written_as_people_read_them() -> None:
     assert [percent(v) for v in (0.00166, -0.0034, 0.314)] == ["0.17 %", "−0.34 %", "31.4 %"]
     assert number(4_220_000) == "4.22 M"
     assert shortened("/features/features.10/conv/Conv", 14) == "/fea…conv/Conv"
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("width", [390, 1280])
+def test_page_fits_the_screen_and_keeps_its_own_policy(
+    width: int, chromium: Path, tmp_path: Path
+) -> None:
+    long = "/a/very/long/path/of/modules/without/a/single/space" * 4
+    file = tmp_path / "report.html"
+    plain = report()
+    file.write_text(
+        render(
+            report(
+                model=plain.model.model_copy(update={"name": long}),
+                verdict=plain.verdict.model_copy(update={"sentence": f"Lost in {long}."}),
+                layers=[layer(long, ms=0.1, after=None, sqnr=3)],
+            )
+        )
+    )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
+        tab = browser.new_page(viewport={"width": width, "height": 900})
+        complaints: list[str] = []
+        tab.on("console", lambda message: complaints.append(message.text))
+        tab.goto(file.as_uri())
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        assert tab.evaluate("document.styleSheets.length") == 1
+        assert complaints == []
+        browser.close()
