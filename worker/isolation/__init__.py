@@ -1,16 +1,21 @@
-"""A child process for whatever touches an upload: limited, sealed, watched. Standard library only.
+"""A child process for whatever touches an upload: limited, sealed, watched.
 
-`run_child` runs one job and says how it ended; `enter` is the child's first call.
+Standard library only. `run_child` runs one job and says how it ended; `enter` is the child's
+first call.
 """
 
 from worker.isolation.channel import Channel, enter
 from worker.isolation.ended import Cause, Ended
+from worker.isolation.folders import remove_folder
 from worker.isolation.job import run_child
 from worker.isolation.limits import Limits, default_limits
 from worker.isolation.messages import STAGES, Progress, Request
+from worker.isolation.quiet import MEASURING_LOCK
 from worker.isolation.results import UnsafeFile, open_result
+from worker.isolation.selftest import SelfTest, layers, self_test
 
 __all__ = [
+    "MEASURING_LOCK",
     "STAGES",
     "Cause",
     "Channel",
@@ -18,9 +23,13 @@ __all__ = [
     "Limits",
     "Progress",
     "Request",
+    "SelfTest",
     "UnsafeFile",
     "default_limits",
     "enter",
+    "layers",
     "open_result",
+    "remove_folder",
     "run_child",
+    "self_test",
 ]

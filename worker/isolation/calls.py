@@ -14,8 +14,8 @@ UNKNOWN: Table = {
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
 }
-#: `shutil.copy` and its like must not fail. The files are the child's own and private to it, but
-#: as an ordinary user it could change the mode of any file of that user: Landlock does not care.
+#: `shutil.copy` and its like must not fail, and the mode of a child's own files is of no use to
+#: it. But it could change that of every file of the service's user: Landlock does not care.
 PRETENDED: Table = {
     "chmod": (90, None),
     "fchmod": (91, 52),

@@ -24,7 +24,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """`result` is result.json, checked; `error` a problem (code, message, hint, stage, errors)."""
+    """`result` is result.json, checked; `error` a problem: code message hint stage errors."""
 
     cause: Cause
     result: Mapping[str, Any] | None = None
@@ -71,7 +71,7 @@ def explain(
     name = _signal_name(number)
     message, hint = {
         Cause.OUT_OF_MEMORY: (
-            f"the job needed more than its {limits.memory_bytes / GIB:.1f} GiB of memory{where}",
+            f"the job needed more than its {_gib(limits.memory_bytes)} of memory{where}",
             "send fewer or smaller calibration samples, or allow jobs more memory",
         ),
         Cause.TIME_LIMIT: (
@@ -79,7 +79,7 @@ def explain(
             "send fewer samples or a smaller goal.time_budget_s, or allow jobs more time",
         ),
         Cause.DISK_LIMIT: (
-            f"the job wrote more than its {limits.disk_bytes / GIB:.1f} GiB of disk{where}",
+            f"the job wrote more than its {_gib(limits.disk_bytes)} of disk{where}",
             "send fewer calibration samples, or allow jobs more disk",
         ),
         Cause.CRASHED: (
@@ -98,6 +98,10 @@ def explain(
     }[cause]
     code = "internal_error" if cause is Cause.FAILED else str(cause)
     return {"code": code, "message": message, "hint": hint, "stage": stage, "errors": []}
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.1f} GiB"
 
 
 def _duration(limits: Limits) -> str:

@@ -1,17 +1,24 @@
 """One job in a child of its own: from the request to how it ended."""
 
-import contextlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from worker.isolation.ended import EXIT_UNSEALED, Cause, Ended, cause_of_signal, explain
+from worker.isolation.folders import give, own_uid
 from worker.isolation.landlock import NEWEST_ABI
 from worker.isolation.limits import Limits
-from worker.isolation.messages import REQUEST_FILE, Progress, Request, read_progress
-from worker.isolation.privileges import FIRST_UID, SLOTS
-from worker.isolation.process import CHILD, started
+from worker.isolation.measure import PeakMemory
+from worker.isolation.messages import (
+    REQUEST_FILE,
+    Progress,
+    ProtocolError,
+    Request,
+    read_progress,
+)
+from worker.isolation.process import CHILD, Process, started
+from worker.isolation.quiet import MEASURING_LOCK, MeasuringLock, Quiet
 from worker.isolation.results import read_result
 from worker.isolation.seal import Seal
 from worker.isolation.supervise import Stop, Supervised
@@ -31,14 +38,15 @@ def run_child(
     stop: Stop,
     sandbox: str = "auto",
     slot: int | None = None,
+    measuring_lock: Path | None = None,
     program: str = CHILD,
     landlock_abi: int = NEWEST_ABI,
 ) -> Ended:
     """Run one job in a child of its own and say how it ended; the child is gone afterwards.
 
-    The folder is the job's alone: request.json is written into it, the results are in it. `stop`
-    is asked twice a second; a reason that it gives ends the child. An exception of a callback
-    ends the child and is passed on.
+    The folder is the job's alone: request.json is written into it, the results are in it.
+    `stop` is asked twice a second; a reason that it gives ends the child. An exception of a
+    callback ends the child and is passed on.
     """
     (folder / REQUEST_FILE).write_text(request.to_json())
     uid = own_uid(slot, sandbox)
@@ -54,52 +62,63 @@ def run_child(
         landlock_abi=landlock_abi,
     )
     with started(program, folder) as process:
-        job = _Job(on_message)
-        child = Supervised(process, wanted, folder, hear=job.hear, stop=stop)
-        job.child = child
-        child.run()
-    return _conclude(child, folder, limits=limits, stage=job.stage)
+        lock = MeasuringLock(measuring_lock or MEASURING_LOCK)
+        job = _Job(process, wanted, folder, on_message=on_message, stop=stop, lock=lock)
+        job.run()
+    return _conclude(job.child, folder, limits=limits, stage=job.stage)
 
 
 class _Job:
-    """The supervisor's side of the conversation."""
+    """The supervisor's side of the conversation with one child."""
 
-    child: Supervised
-
-    def __init__(self, on_message: Callable[[Progress], None]) -> None:
-        self._on_message = on_message
+    def __init__(
+        self,
+        process: Process,
+        wanted: Seal,
+        folder: Path,
+        *,
+        on_message: Callable[[Progress], None],
+        stop: Stop,
+        lock: MeasuringLock,
+    ) -> None:
         self.stage: str | None = None
+        self._on_message = on_message
+        self.child = Supervised(
+            process, wanted, folder, hear=self._hear, stop=stop, tick=self._step
+        )
+        self._quiet = Quiet(
+            lock, self.child.clock, lambda had: self.child.answer({"quiet": had})
+        )
+        self._quiet.processes.append(process)
+        self._peak = PeakMemory(wanted, folder, stop=self._ended, quiet=self._quiet)
 
-    def hear(self, message: Mapping[str, Any]) -> None:
+    def run(self) -> None:
+        try:
+            self.child.run()
+        finally:
+            self._quiet.end()
+
+    def _step(self) -> None:
+        self._quiet.step()
+
+    def _ended(self) -> str | None:
+        """Why a measurement has to end: its job has."""
+        self.child.look()
+        return self.child.verdict
+
+    def _hear(self, message: Mapping[str, Any]) -> None:
         if "progress" in message:
             progress = read_progress(message["progress"])
             self.stage = progress.stage
             self._on_message(progress)
-        elif "quiet" in message:
-            self.child.answer({"quiet": False})
+        elif message.get("quiet") == "enter":
+            self._quiet.enter()
+        elif message.get("quiet") == "leave":
+            self._quiet.leave()
         elif "measure" in message:
-            self.child.answer({"peak_memory_bytes": None})
-
-
-def own_uid(slot: int | None, sandbox: str) -> int | None:
-    """The user that a child becomes, where we may say so; None where it stays ours."""
-    if sandbox == "off" or os.geteuid() != 0:
-        return None
-    return FIRST_UID + (os.getpid() if slot is None else slot) % SLOTS
-
-
-def give(folder: Path, uid: int | None) -> None:
-    """Make the folder and what is in it the child's, and nobody else's."""
-    folder.chmod(0o700)
-    if uid is None:
-        return
-    with contextlib.suppress(PermissionError):  # a root that may not change owners nor its user
-        for _, folders, files, descriptor in os.fwalk(folder):
-            for name in (*folders, *files):
-                # A file with a second name belongs to somebody else as well.
-                if os.lstat(name, dir_fd=descriptor).st_nlink == 1 or name in folders:
-                    os.chown(name, uid, uid, dir_fd=descriptor, follow_symlinks=False)
-        os.chown(folder, uid, uid)
+            self.child.answer({"peak_memory_bytes": self._peak.of(message)})
+        else:
+            raise ProtocolError("a message that nobody sends")
 
 
 def _input_bytes(request: Request, folder: Path) -> int:
@@ -124,7 +143,7 @@ def _conclude(child: Supervised, folder: Path, *, limits: Limits, stage: str | N
         stderr=output,
         seconds=child.clock.seconds(),
         cpu_seconds=exited.cpu_seconds if exited else 0.0,
-        peak_memory_bytes=exited.peak_memory_bytes if exited else 0,
+        peak_memory_bytes=child.peak_memory_bytes,
         layers=child.layers,
     )
 
@@ -140,7 +159,7 @@ def _outcome(
         cause = cause_of_signal(
             exited.signal,
             cpu_seconds=exited.cpu_seconds,
-            peak_bytes=exited.peak_memory_bytes,
+            peak_bytes=child.peak_memory_bytes,
             limits=limits,
             output=output,
         )
@@ -163,8 +182,8 @@ def unsealed(layers: Mapping[str, str]) -> dict[str, Any]:
     )
     return {
         "code": "sandbox_unavailable",
-        "message": f"this machine cannot hold a model as sandbox=required demands ({lacking})",
-        "hint": "run the worker on a Linux kernel with Landlock and seccomp, or set sandbox=auto",
+        "message": f"this machine cannot seal a job as sandbox=required demands ({lacking})",
+        "hint": "run the worker on Linux with Landlock and seccomp, or set sandbox=auto",
         "stage": None,
         "errors": [],
     }

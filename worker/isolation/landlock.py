@@ -29,8 +29,8 @@ MAKE_DIR = 1 << 7
 MAKE_REG = 1 << 8
 REFER = 1 << 13  # rename from one folder to another; ABI 2
 TRUNCATE = 1 << 14  # ABI 3
-#: Rights by the version that brought them: what is handled and not granted is refused. Executing
-#: and making sockets, devices, FIFOs and symbolic links is granted nowhere.
+#: Rights by the version that brought them: what is handled and not granted is refused. Nothing
+#: grants to execute, or to make sockets, devices, FIFOs and symbolic links.
 FILE_RIGHTS = {1: (1 << 13) - 1, 2: REFER, 3: TRUNCATE, 5: 1 << 15}
 NET_RIGHTS = {4: 0b11}  # bind and connect TCP
 SCOPES = {6: 0b11}  # abstract unix sockets, signals

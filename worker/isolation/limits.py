@@ -18,7 +18,7 @@ OPEN_FILES = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one job may use. `cpu_seconds` sums over cores; `disk_bytes` is the folder's size."""
+    """What one job may use. `cpu_seconds` sums over cores; `disk_bytes` is of the folder."""
 
     wall_seconds: float
     cpu_seconds: float
@@ -29,7 +29,7 @@ class Limits:
 def default_limits(
     model_bytes: int, *, wall_seconds: float = 3600, disk_bytes: int | None = None
 ) -> Limits:
-    """Limits that fit a model: three quarters of the memory at most, and less for a small one."""
+    """Limits that fit a model: at most three quarters of the memory, less for a small one."""
     memory = min(usable_memory() * 3 // 4, 6 * model_bytes + 2 * GIB)
     return Limits(
         wall_seconds=wall_seconds,
@@ -80,7 +80,7 @@ def _set(name: str, value: int) -> bool:
     hard = resource.getrlimit(which)[1]
     if hard != resource.RLIM_INFINITY:
         value = min(value, hard)
-    # At the soft limit SIGXCPU tells what happened; whoever ignores it is killed at the hard one.
+    # SIGXCPU at the soft limit tells what happened; who ignores it is killed at the hard one.
     grace = 2 if name == "CPU" and hard == resource.RLIM_INFINITY else 0
     try:
         resource.setrlimit(which, (value, value + grace))

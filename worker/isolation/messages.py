@@ -1,4 +1,4 @@
-"""What the supervisor and its child say to each other, and the schema of the job's two files."""
+"""What supervisor and child say to each other, and the schema of the job's request."""
 
 import json
 import math
@@ -121,7 +121,7 @@ class Lines:
     """Cuts a stream of bytes into messages.
 
     Raises:
-        ProtocolError: from `feed`, when a line is longer than `LINE_BYTES` or is no JSON object.
+        ProtocolError: from `feed`, for a line that is too long or no JSON object.
     """
 
     def __init__(self) -> None:

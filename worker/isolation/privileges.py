@@ -1,4 +1,4 @@
-"""Whom a child acts for: a user of its own, no capability, no network, and death with its parent."""
+"""Whom a child acts for: a user of its own, no capability, no network, dead with its parent."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from worker.isolation.kernel import (
     unshare,
 )
 
-#: First of the user ids that children take, one per slot; outside of what distributions give out.
+#: First of the user ids that children take, one per slot; distributions give out smaller ones.
 FIRST_UID = 61_000
 SLOTS = 1_000
 
@@ -73,7 +73,7 @@ def _can_read(path: str) -> bool:
     """Whether this user can read a file, or a folder with what is right below it."""
     if not _accessible(path):
         return False
-    if not os.path.isdir(path):
+    if not Path(path).is_dir():
         return True
     with os.scandir(path) as entries:
         return all(_accessible(entry.path) for entry in entries)

@@ -34,7 +34,7 @@ def environment(folder: Path) -> dict[str, str]:
         "HOME": str(folder),
         "TMPDIR": str(folder),
         "XDG_CACHE_HOME": str(folder),
-        "USER": "modelpress",  # else torch looks its user up in /etc/passwd, which is out of reach
+        "USER": "modelpress",  # else torch looks it up in /etc/passwd, which is out of reach
         "OMP_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
@@ -50,20 +50,19 @@ class Exit:
     code: int | None
     signal: int | None
     cpu_seconds: float
-    peak_memory_bytes: int
 
 
 class Process:
-    """A child in a session of its own, with two pipes for messages and one for what it prints."""
+    """A child in its own session, with two pipes for messages and one for what it prints."""
 
-    def __init__(self, program: str, folder: Path) -> None:
+    def __init__(self, program: str, folder: Path, *arguments: str) -> None:
         answers, self.answers = os.pipe()
         self.messages, messages = os.pipe()
         self.output, output = os.pipe()
         command = [sys.executable, "-I", "-c", BOOTSTRAP + program, str(ROOT), str(folder)]
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and program
-                [*command, str(answers), str(messages)],
+                [*command, str(answers), str(messages), *arguments],
                 cwd=folder,
                 env=environment(folder),
                 stdin=subprocess.DEVNULL,
@@ -99,7 +98,6 @@ class Process:
             code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
             cpu_seconds=usage.ru_utime + usage.ru_stime,
-            peak_memory_bytes=usage.ru_maxrss * (1024 if sys.platform == "linux" else 1),
         )
         return self.ended
 
@@ -109,7 +107,7 @@ class Process:
             os.killpg(self.pid, number)
 
     def end(self) -> None:
-        """Kill the child with all that it started, and wait until the kernel has taken it down."""
+        """Kill the child with all that it started, and wait until the kernel has let it go."""
         if self.ended is None:
             self.signal_group(signal.SIGKILL)
         patience = time.monotonic() + GRACE_SECONDS
@@ -122,9 +120,9 @@ class Process:
 
 
 @contextlib.contextmanager
-def started(program: str, folder: Path) -> Iterator[Process]:
+def started(program: str, folder: Path, *arguments: str) -> Iterator[Process]:
     """A child that does not outlive the block, whatever happens in it."""
-    process = Process(program, folder)
+    process = Process(program, folder, *arguments)
     try:
         yield process
     finally:

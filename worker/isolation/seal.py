@@ -17,7 +17,7 @@ REQUIRED = ("landlock", "seccomp")
 PACKAGE = Path(__file__).resolve().parents[1]
 #: What Python, ONNX Runtime and torch look at besides their own files.
 SYSTEM_PATHS = (
-    "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libx32", "/usr/local/lib", "/usr/share/zoneinfo",
+    "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo",
     "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime",
     "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat",
     "/sys/devices/system/cpu", "/sys/devices/system/node",
@@ -56,7 +56,7 @@ class Seal:
 
 def seal(wanted: Seal, folder: Path) -> dict[str, str]:
     """Give up everything that a model does not need; tells what became of each layer."""
-    needed = [path for path in (*python_paths(), *wanted.readable) if os.path.exists(path)]
+    needed = [path for path in (*python_paths(), *wanted.readable) if Path(path).exists()]
     own_user = wanted.uid is not None and wanted.sandbox != "off"
     limits = apply_limits(wanted.limits, input_bytes=wanted.input_bytes, own_user=own_user)
     layers = {"rlimits": limits}
@@ -72,13 +72,14 @@ def seal(wanted: Seal, folder: Path) -> dict[str, str]:
     return layers
 
 
-def _try(step: Callable[[], str | None]) -> str:
+def _try(step: Callable[[], object]) -> str:
     try:
-        return step() or "ok"
+        said = step()
     except OSError as error:
         return f"unavailable ({error.strerror})"
     except (AttributeError, KeyError):  # no such call in this system's C library
         return f"unavailable (not on {sys.platform})"
+    return said if isinstance(said, str) else "ok"
 
 
 def _user(uid: int | None, needed: list[str]) -> str:
@@ -97,10 +98,8 @@ def _landlock(wanted: Seal, folder: Path, needed: list[str]) -> str:
     (writable if wanted.writable else readable).append(str(folder))
     covered = "" if abi >= 3 else ", truncate covered by seccomp"
     covered += "" if abi >= 4 else ", TCP by seccomp"
-    return _try(
-        lambda: landlock.restrict(readable=readable, writable=writable, abi=abi)
-        or f"ok (ABI {abi}{covered})"
-    )
+    state = _try(lambda: landlock.restrict(readable=readable, writable=writable, abi=abi))
+    return f"ok (ABI {abi}{covered})" if state == "ok" else state
 
 
 def _seccomp() -> str:
@@ -110,13 +109,15 @@ def _seccomp() -> str:
 
 
 def python_paths() -> list[str]:
-    """Folders that Python imports from: not the whole of a checkout that we may be running from.
+    """Folders that Python imports from.
 
-    The data of the service may well be in there.
+    Of a checkout that we may be running from only the package: its data may well be in there.
     """
     prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
     libraries = [f"{prefix}/{lib}" for prefix in sorted(prefixes) for lib in ("lib", "lib64")]
-    schemes = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    schemes = [
+        sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+    ]
     imported = [path for path in sys.path if path and path != str(PACKAGE.parent)]
     found = dict.fromkeys([*libraries, *schemes, *imported, str(PACKAGE)])
-    return [path for path in found if os.path.isabs(path)]
+    return [path for path in found if Path(path).is_absolute()]

@@ -125,7 +125,9 @@ def _allow_only(index: int, value: int) -> list[Instruction]:
 
 
 def _refuse(index: int, values: tuple[int, ...]) -> list[Instruction]:
-    refusals = [one for value in values for one in ((EQUAL, 0, 1, value), (RETURN, 0, 0, EPERM))]
+    refusals = [
+        one for value in values for one in ((EQUAL, 0, 1, value), (RETURN, 0, 0, EPERM))
+    ]
     return [_argument(index), *refusals, (RETURN, 0, 0, ALLOW)]
 
 

@@ -12,7 +12,7 @@ from worker.isolation.ended import Cause
 from worker.isolation.messages import Lines, ProtocolError, encode
 from worker.isolation.process import STDERR_BYTES, Process
 from worker.isolation.seal import Seal
-from worker.isolation.watch import Clock, exceeded
+from worker.isolation.watch import Clock, exceeded, resident_bytes
 
 Stop = Callable[[], str | None]
 
@@ -42,6 +42,7 @@ class Supervised:
         self.verdict: Cause | None = None  #: why it was ended, if it was
         self.stopped_because: str | None = None
         self.output = b""
+        self.peak_memory_bytes = 0  #: as far as looking every half second tells
         self._wanted = wanted
         self._folder = folder if wanted.writable else None
         self._hear, self._stop, self._tick = hear, stop, tick
@@ -56,7 +57,7 @@ class Supervised:
             while self.process.poll() is None and self.verdict is None:
                 self._read(TICK_SECONDS)
                 self._tick()
-                self._look()
+                self.look()
         finally:
             self.process.end()
         self._drain()
@@ -103,7 +104,8 @@ class Supervised:
             # No child of ours says such a thing: whoever speaks there has taken it over.
             self.verdict = Cause.CRASHED
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Ask whether it may go on, and see what it uses."""
         if time.monotonic() - self._looked < SECONDS_BETWEEN_LOOKS or self.verdict:
             return
         self._looked = time.monotonic()
@@ -111,12 +113,15 @@ class Supervised:
         if self.stopped_because is not None:
             self.verdict = Cause.CANCELED
             return
+        whole = not self.layers.get("seccomp", "").startswith("ok")  # it can start others
+        memory = resident_bytes(self.process.pid, whole_session=whole)
+        self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
         self.verdict = exceeded(
             self.process.pid,
             self._folder,
             self._wanted.limits,
             clock=self.clock,
-            can_start_others=not self.layers.get("seccomp", "").startswith("ok"),
+            memory=memory,
         )
 
     def _drain(self) -> None:

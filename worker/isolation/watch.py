@@ -1,4 +1,4 @@
-"""What a child uses, looked at from outside, since a limit of the kernel covers only part of it."""
+"""What a child uses, seen from outside: the kernel's own limits cover only part of it."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ class TooMany(Exception):
 
 
 def resident_bytes(pid: int, *, whole_session: bool) -> int:
-    """Memory held by a child, with everything that it started where it was able to start some."""
+    """Memory that a child holds, with everything that it started where it was able to."""
     pids = _session(pid) if whole_session else [pid]
     return sum(_own_bytes(each) for each in pids)
 
@@ -104,12 +104,12 @@ class Clock:
 
 
 def exceeded(
-    pid: int, folder: Path | None, limits: Limits, *, clock: Clock, can_start_others: bool
+    pid: int, folder: Path | None, limits: Limits, *, clock: Clock, memory: int
 ) -> Cause | None:
     """The limit that a child has passed, if any. `folder` is None where it cannot write."""
     if clock.seconds() > limits.wall_seconds:
         return Cause.TIME_LIMIT
-    if resident_bytes(pid, whole_session=can_start_others) > limits.memory_bytes:
+    if memory > limits.memory_bytes:
         return Cause.OUT_OF_MEMORY
     if folder is None:
         return None
