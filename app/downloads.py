@@ -63,8 +63,10 @@ async def _check_stored(objects: ObjectStore, file: ResultFile) -> None:
 
 
 def _range(request: Request, size: int, etag: str) -> tuple[int, int]:
-    """Half-open range to send. One that we do not serve (several at once, or not a range at
-    all) means the whole file, as RFC 9110 has it; so does If-Range with another tag.
+    """Half-open range to send.
+
+    One that we do not serve (several at once, or not a range at all) means the whole file, as
+    RFC 9110 has it; so does If-Range with another tag.
     """
     asked = _RANGE.fullmatch(_header(request, "range"))
     if asked is None or _header(request, "if-range") not in ("", etag):

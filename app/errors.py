@@ -1,4 +1,4 @@
-"""Every error as an RFC 9457 problem body. The two tables below are all that knows HTTP statuses."""
+"""Every error as an RFC 9457 problem body. Only the two tables below know HTTP statuses."""
 
 import logging
 from collections.abc import Mapping, Sequence

@@ -23,7 +23,7 @@ ABOUT: dict[str, tuple[str, str]] = {
     "smallest": ("Smallest file", "Automatic, but for bytes rather than milliseconds."),
     CUSTOM: ("Custom", "Choose the methods and their settings yourself."),
 }
-_UNITS = {"db": "(dB)", "ms": "(ms)", "s": "(s)", "sqnr": "SQNR"}
+_TERMS = {"db": "(dB)", "ms": "(ms)", "s": "(s)", "sqnr": "SQNR", "cpu": "CPU"}
 
 
 @dataclass(frozen=True)
@@ -132,11 +132,8 @@ def read(control: Control, text: str) -> Any:  # noqa: ANN401 - validated by the
 
 def label(name: str) -> str:
     """`goal.min_sqnr_db` as `Min SQNR (dB)`."""
-    words = name.rpartition(".")[2].replace("-", "_").split("_")
-    words = [
-        _UNITS.get(word, word) if words.index(word) else word.capitalize() for word in words
-    ]
-    return " ".join(words)
+    first, *rest = name.rpartition(".")[2].replace("-", "_").split("_")
+    return " ".join([_TERMS.get(first, first.capitalize()), *(_TERMS.get(w, w) for w in rest)])
 
 
 def _preset(name: str) -> dict[str, Any]:
@@ -235,6 +232,8 @@ def _resolve(given: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[s
 
 def _control(name: str, part: Mapping[str, Any]) -> Control:
     default = part.get("default")
+    if isinstance(default, float):
+        default = float(f"{default:.4g}")
     shown = default if isinstance(default, str) else json.dumps(default)
     options = _options(part)
     kinds = {"number": "number", "integer": "number", "string": "text"}
@@ -243,7 +242,7 @@ def _control(name: str, part: Mapping[str, Any]) -> Control:
         label=label(name),
         description=part.get("description", ""),
         kind="select" if options else kinds.get(part.get("type", ""), "json"),
-        placeholder="" if default is None else shown,
+        placeholder="" if default in (None, [], {}) else shown,
         options=options,
         minimum=part.get("minimum", part.get("exclusiveMinimum")),
         maximum=part.get("maximum", part.get("exclusiveMaximum")),

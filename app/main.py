@@ -7,6 +7,7 @@ from fastapi.staticfiles import StaticFiles
 
 from app import api, docs, errors, pages
 from app.metrics import Metrics
+from app.schemas import Problem
 from app.security import Guard, allowed_hosts
 from worker.services import build_services
 from worker.settings import Settings
@@ -32,7 +33,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.services = services
     app.state.metrics = metrics
     errors.install(app)
-    app.include_router(api.router)
+    app.include_router(api.router, responses={"4XX": {"model": Problem}})
     app.include_router(docs.router)
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

@@ -136,7 +136,7 @@ def _form_page(
     fields: Mapping[str, str],
     error: Exception | None = None,
 ) -> Response:
-    """The form; after a refusal with the reason, and with all that was filled in but the files."""
+    """The form; after a refusal with its reason, and all that was filled in but the files."""
     body = problem_of(error) if error else None
     wrong = {entry["field"]: entry["message"] for entry in (body or {}).get("errors", [])}
     token = token_for(token)

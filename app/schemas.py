@@ -15,6 +15,20 @@ class View(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class Problem(View):
+    """An error, as RFC 9457 has it. `code` is stable."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    hint: str | None = None
+    stage: str | None = None
+    errors: list[dict[str, str]] | None = None
+    request_id: str | None = None
+
+
 class ModelView(View):
     name: str
     format: str
@@ -50,7 +64,7 @@ class JobLinks(View):
 
 
 class JobView(View):
-    """A job at one moment. `progress` never falls within an attempt, and is 1 when succeeded."""
+    """A job at one moment. `progress` never falls within an attempt; 1 says it succeeded."""
 
     id: str
     name: str

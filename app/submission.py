@@ -1,4 +1,4 @@
-"""A request becomes a record: store the files, record the job, enqueue its id; in this order."""
+"""A request becomes a record: store the files, record the job, enqueue its id, in order."""
 
 import json
 from collections.abc import Mapping
@@ -63,13 +63,18 @@ async def submit(
     request = await _check(services, owner_id, form, recipe)
     idempotency = _idempotency(idempotency_key, request)
     stored = await run_in_threadpool(_store, services, request)
-    sources = {name: stored.get(name, source) for name, source in request.sources.items()}
+    sources = {
+        name: stored[name] if isinstance(source, Upload) else source
+        for name, source in request.sources.items()
+    }
     new = NewJob(
         owner_id=owner_id,
         name=request.name,
         recipe=request.recipe.model_dump(mode="json", by_alias=True),
         inputs=request.inputs,
-        **sources,
+        model=sources["model"],
+        calibration=sources.get("calibration"),
+        evaluation=sources.get("evaluation"),
     )
     try:
         created = await run_in_threadpool(services.jobs.create, new, idempotency=idempotency)

@@ -17,7 +17,7 @@ router = APIRouter(tags=["health"])
 
 @router.get("/healthz")
 async def get_health() -> dict[str, str]:
-    """This process answers."""
+    """Whether this process answers."""
     return {"status": "up"}
 
 

@@ -19,4 +19,5 @@ def list_recipes() -> dict[str, Any]:
 @router.get("/recipe-schema")
 def get_recipe_schema() -> dict[str, Any]:
     """The JSON Schema of a recipe, with a description of every field."""
-    return Recipe.model_json_schema()
+    schema: dict[str, Any] = Recipe.model_json_schema()
+    return schema

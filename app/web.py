@@ -1,0 +1,28 @@
+"""The web server, on a socket of `modelpress serve` that outlives this process."""
+
+import socket
+import sys
+
+import uvicorn
+
+
+def main(descriptor: int) -> None:
+    """Serve until SIGTERM."""
+    config = uvicorn.Config(
+        "app.main:create_app",
+        factory=True,
+        log_level="info",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=500,
+        timeout_keep_alive=5,
+        h11_max_incomplete_event_size=16_384,
+        # Open event streams would hold a stopping server for as long as their jobs run.
+        timeout_graceful_shutdown=3,
+    )
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
