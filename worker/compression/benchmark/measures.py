@@ -1,4 +1,4 @@
-"""Time and memory, measured so that the figure can be believed."""
+"""What is reported of how fast a result is."""
 
 from typing import Literal
 
@@ -18,7 +18,7 @@ class Percentiles(BaseModel):
 
 
 class Latency(BaseModel):
-    """Original against result, interleaved. `speedup` > 1 is faster; `interval` is its 95 % bootstrap."""
+    """Original against result, interleaved. `speedup` > 1 is faster; `interval` holds 95 %."""
 
     model_config = ConfigDict(frozen=True)
 
