@@ -7,16 +7,27 @@ from worker.compression.graph.files import (
     file_bytes,
     load,
     save,
+    spill,
+    to_proto,
+    weight_bytes,
 )
 from worker.compression.graph.interface import InputSpec, inputs, opset, outputs
 from worker.compression.graph.notes import note, notes
-from worker.compression.graph.selection import matches, module_path, select
+from worker.compression.graph.selection import (
+    matches,
+    module_path,
+    no_match,
+    select,
+    select_nodes,
+)
 from worker.compression.graph.sessions import session
 from worker.compression.graph.weights import (
     PASSED_THROUGH,
     WEIGHT_INPUTS,
+    Use,
     Weight,
     constant,
+    source_of,
     weights,
 )
 
@@ -25,6 +36,7 @@ __all__ = [
     "SINGLE_FILE_BYTES",
     "WEIGHT_INPUTS",
     "InputSpec",
+    "Use",
     "Weight",
     "constant",
     "external_files",
@@ -35,6 +47,7 @@ __all__ = [
     "matches",
     "module_path",
     "name_nodes",
+    "no_match",
     "note",
     "notes",
     "op_counts",
@@ -43,6 +56,11 @@ __all__ = [
     "parameters",
     "save",
     "select",
+    "select_nodes",
     "session",
+    "source_of",
+    "spill",
+    "to_proto",
+    "weight_bytes",
     "weights",
 ]

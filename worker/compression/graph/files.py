@@ -11,6 +11,8 @@ from worker.compression.errors import InvalidModel
 
 # Protobuf ends at 2 GiB; above this the weights go into a file of their own.
 SINGLE_FILE_BYTES = 1_500_000_000
+# Smaller tensors stay in the model file: shapes and axes, which tools look at.
+_SPILLED_BYTES = 4096
 
 
 def load(path: Path) -> ir.Model:
@@ -47,17 +49,23 @@ def save(model: ir.Model, path: Path) -> None:
     The model stays usable, unless it reads its weights from the data file that is replaced.
     """
     path = path.resolve()
-    if _weight_bytes(model) > SINGLE_FILE_BYTES:
+    if weight_bytes(model) > SINGLE_FILE_BYTES:
         ir.save(model, path, external_data=f"{path.name}.data")
         return
-    replaced = [(value, value.const_value) for value in _external_initializers(model)]
-    try:
-        for value, tensor in replaced:
-            value.const_value = _inline(tensor)
-        onnx.save(ir.to_proto(model), path)
-    finally:
-        for value, tensor in replaced:
-            value.const_value = tensor
+    onnx.save(to_proto(model), path)
+
+
+def spill(model: ir.Model, path: Path) -> ir.Model:
+    """Write a model with its weights in a data file, and from then on read them from there.
+
+    Frees the memory that the weights took; the model given must not be used any more.
+    """
+    path = path.resolve()
+    ir.external_data.unload_from_model(
+        model, path.parent, f"{path.name}.data", size_threshold_bytes=_SPILLED_BYTES
+    )
+    onnx.save(ir.to_proto(model), path)
+    return model
 
 
 def file_bytes(path: Path) -> int:
@@ -71,7 +79,8 @@ def external_files(path: Path) -> list[Path]:
     return [Path(place) for place in places]
 
 
-def _weight_bytes(model: ir.Model) -> int:
+def weight_bytes(model: ir.Model) -> int:
+    """Size of all initializers, in bytes."""
     values = (value for graph in model.graphs() for value in graph.initializers.values())
     return sum(value.const_value.nbytes for value in values if value.const_value is not None)
 
@@ -79,6 +88,18 @@ def _weight_bytes(model: ir.Model) -> int:
 def _external_initializers(model: ir.Model) -> list[ir.Value]:
     values = (value for graph in model.graphs() for value in graph.initializers.values())
     return [value for value in values if isinstance(value.const_value, ir.ExternalTensor)]
+
+
+def to_proto(model: ir.Model) -> onnx.ModelProto:
+    """The model as one message, external data included; for models below 1.5 GB."""
+    replaced = [(value, value.const_value) for value in _external_initializers(model)]
+    try:
+        for value, tensor in replaced:
+            value.const_value = _inline(tensor)
+        return ir.to_proto(model)
+    finally:
+        for value, tensor in replaced:
+            value.const_value = tensor
 
 
 def _inline(tensor: ir.TensorProtocol | None) -> ir.TensorProtocol:

@@ -37,7 +37,7 @@ class Use:
     path: tuple[ir.Node, ...]
 
     def arranged(self, array: np.ndarray) -> np.ndarray:
-        """An array of the weight's shape as the consumer sees it, behind Transpose or Reshape."""
+        """An array of the weight's shape as the consumer sees it."""
         for step in self.path:
             array = _arrange(array, step)
         return array

@@ -1,0 +1,101 @@
+"""The steps of cleaning, each from model to model. A step that cannot be done says why."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxslim
+from onnx_ir.passes import common
+
+from worker.compression import graph
+from worker.compression.cleaning.folding import fold_batch_norm
+
+OPSET = 17
+# A constant above this is not written out, though it could be computed from smaller ones.
+_FOLDED_BYTES = 64_000_000
+
+
+class Skipped(Exception):
+    """A step that does not apply to this model."""
+
+
+def opset_raised(model: ir.Model) -> ir.Model:
+    """The operator set raised to 17 or above."""
+    if graph.opset(model) >= OPSET:
+        return model
+    proto = _small_proto(model)
+    return ir.from_proto(onnx.version_converter.convert_version(proto, OPSET))
+
+
+def constants_lifted(model: ir.Model) -> ir.Model:
+    """Functions inlined, Constant nodes turned into initializers that no caller can replace."""
+    for step in (
+        common.InlinePass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.RemoveInitializersFromInputsPass(),
+        common.RemoveUnusedNodesPass(),
+    ):
+        model = step(model).model
+    return model
+
+
+def redundancy_removed(model: ir.Model) -> ir.Model:
+    """Constants folded, BatchNorm folded, nodes without effect removed, by onnxslim."""
+    proto = onnxslim.slim(_small_proto(model), size_threshold=_FOLDED_BYTES)
+    slimmed: ir.Model = ir.from_proto(proto)
+    return slimmed
+
+
+def batch_norm_folded(model: ir.Model) -> ir.Model:
+    """BatchNorm folded into Conv, ConvTranspose and Gemm."""
+    fold_batch_norm(model)
+    return common.RemoveUnusedNodesPass()(model).model
+
+
+def shapes_inferred(model: ir.Model) -> ir.Model:
+    """Types and shapes of every tensor, as far as they follow from the operators."""
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
+    return common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(
+        model
+    ).model
+
+
+def interface_restored(
+    model: ir.Model, like: ir.Model, actual: Sequence[np.ndarray] = ()
+) -> ir.Model:
+    """Declared types and shapes as in the upload, but for sizes that a run has proved wrong."""
+    for ours, theirs in zip(model.graph.inputs, like.graph.inputs, strict=False):
+        ours.shape, ours.type = theirs.shape, theirs.type
+    for position, theirs in enumerate(like.graph.outputs):
+        ours = model.graph.outputs[position]
+        ours.type = theirs.type
+        ours.shape = theirs.shape
+        if position < len(actual) and theirs.shape is not None:
+            ours.shape = _true_shape(theirs.shape, actual[position].shape)
+    return model
+
+
+def _true_shape(declared: ir.Shape, actual: tuple[int, ...]) -> ir.Shape:
+    if len(declared) != len(actual):
+        return ir.Shape([None] * len(actual))
+    return ir.Shape(
+        [
+            None if isinstance(axis, int) and axis != size else axis
+            for axis, size in zip(declared, actual, strict=True)
+        ]
+    )
+
+
+def _small_proto(model: ir.Model) -> onnx.ModelProto:
+    """The whole model as one message.
+
+    Raises:
+        Skipped: it is too large for one.
+    """
+    if graph.weight_bytes(model) > graph.SINGLE_FILE_BYTES:
+        raise Skipped("the model is larger than 1.5 GB")
+    return graph.to_proto(model)

@@ -1,0 +1,139 @@
+"""Static int8 quantization: activations by ranges seen on samples, weights by their own.
+
+U8 activations with S8 weights per channel are what ONNX Runtime has its fast kernels for.
+"""
+
+import warnings
+from typing import Literal
+
+import onnx_ir as ir
+from pydantic import Field, field_validator
+
+from worker.compression import graph
+from worker.compression.errors import CompressionWarning
+from worker.compression.passes.base import Context, Pass
+from worker.compression.quantization import (
+    DEFAULT_OPS,
+    INT8_OPS,
+    Choice,
+    Format,
+    Options,
+    choose,
+    insert,
+    prepare,
+)
+from worker.compression.ranges import Method, observe
+
+
+class StaticQuantization(Pass):
+    """Make layers int8, with activation ranges from calibration samples."""
+
+    method: Literal["static_quantization"] = "static_quantization"
+    format: Format = Field(
+        default="qdq",
+        description="Q and DQ around float operators, or QLinear operators.",
+    )
+    activations: Literal["auto", "uint8", "int8"] = Field(
+        default="auto",
+        description="Type of activations; auto is uint8, fast on x86 and ARM.",
+    )
+    weights: Literal["auto", "int8", "int7"] = Field(
+        default="auto",
+        description="Type of weights; int7 cannot saturate on CPUs without VNNI. auto is int8, "
+        "and int7 where the target is x86-avx2.",
+    )
+    per_channel: bool = Field(
+        default=True,
+        description="One scale for each output channel of a weight.",
+    )
+    calibration: Method = Field(
+        default="minmax",
+        description="Range of an activation: all that was seen, or 99.99 % of it.",
+    )
+    ops: list[str] = Field(
+        default=list(DEFAULT_OPS),
+        min_length=1,
+        description="Operators that may become int8.",
+    )
+    keep_float: list[str] = Field(
+        default=[],
+        description="Nodes that stay float: node names, module paths, wildcards.",
+    )
+
+    @field_validator("ops")
+    @classmethod
+    def _known(cls, ops: list[str]) -> list[str]:
+        unknown = sorted(set(ops) - set(INT8_OPS))
+        if unknown:
+            raise ValueError(
+                f"no int8 kernel for {', '.join(unknown)}; there are {', '.join(INT8_OPS)}"
+            )
+        return ops
+
+    def apply(self, model: ir.Model, context: Context) -> ir.Model:
+        context.progress(0, "preparing the graph")
+        model = prepare(model)
+        options = self._options(context)
+        keep = set(graph.select_nodes(list(model.graph), self.keep_float))
+        wanted = choose(model, self.ops, keep, float_outputs=options.float_outputs)
+        if not wanted.compute:
+            return _unchanged(model, wanted)
+        path = context.workdir / "prepared.onnx"
+        model = graph.spill(model, path)
+        observed = observe(
+            path,
+            wanted.tensors(float_outputs=options.float_outputs),
+            context.calibration,
+            histograms=self.calibration != "minmax",
+            threads=context.target.threads,
+            progress=lambda share, message: context.progress(0.05 + 0.75 * share, message),
+        )
+        chosen = choose(
+            model, self.ops, keep, observed=observed, float_outputs=options.float_outputs
+        )
+        if not chosen.compute:
+            return _unchanged(model, chosen)
+        context.progress(0.85, "writing int8 weights")
+        ranges = {name: seen.range(self.calibration) for name, seen in observed.items()}
+        result = insert(path, chosen.nodes, ranges, options)
+        _tell(result, chosen)
+        return result
+
+    def _options(self, context: Context) -> Options:
+        narrow = self.weights == "int7" or (
+            self.weights == "auto" and context.target.cpu == "x86-avx2"
+        )
+        return Options(
+            format=self.format,
+            signed_activations=self.activations == "int8",
+            seven_bit_weights=narrow,
+            per_channel=self.per_channel,
+            float_outputs=self.format == "qdq",
+        )
+
+
+def _tell(model: ir.Model, choice: Choice) -> None:
+    """Keep the reasons with the model; warn of what was int8 before."""
+    for name, reason in choice.reasons.items():
+        graph.note(model, name, reason)
+    if choice.quantized_before:
+        warnings.warn(
+            CompressionWarning(
+                f"the model was quantized in part already; its {choice.quantized_before} "
+                "quantization nodes and their layers were left as they are",
+                code="already_quantized",
+            ),
+            stacklevel=3,
+        )
+
+
+def _unchanged(model: ir.Model, choice: Choice) -> ir.Model:
+    _tell(model, choice)
+    reasons = sorted(set(choice.reasons.values())) or ["it has no Conv, Gemm or MatMul"]
+    warnings.warn(
+        CompressionWarning(
+            f"nothing was quantized: {'; '.join(reasons[:3])}", code="nothing_quantized"
+        ),
+        stacklevel=3,
+    )
+    return model
