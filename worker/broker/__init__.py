@@ -89,7 +89,7 @@ def _folders(root: Path) -> dict[str, Any]:
     """Messages as files: nothing to install, nothing to start."""
     messages, control = root / "messages", root / "control"
     return {
-        "broker_url": "filesystem://",
+        "broker_url": "filesystem://localhost//",
         "broker_transport": "worker.broker.folders:Transport",
         "broker_transport_options": {
             "data_folder_in": str(messages),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+from sqlalchemy import delete, insert, select, update
 from uuid6 import uuid7
 
 from worker.jobs.database import Database, moment, now
@@ -16,6 +16,7 @@ from worker.jobs.holder import is_gone
 from worker.jobs.records import Failure, Job, JobStatus, ResultFile, Worker
 from worker.jobs.rows import JOB_COLUMNS, as_json, change, job_of, remove
 from worker.jobs.tables import artifacts, jobs, workers
+from worker.jobs.transitions import after_a_loss, after_the_end, held, idle, waiting
 
 _WORKER_SEEN_S = 30
 _WORKER_FORGOTTEN_S = 24 * 3600
@@ -76,9 +77,7 @@ class Leases:
     def renew(self, job: Job) -> bool:
         """Hold the lease for longer; False once it is lost."""
         with self._database.write() as connection:
-            statement = (
-                update(jobs).where(*_held(job)).values(lease_until=now() + self._seconds)
-            )
+            statement = update(jobs).where(*held(job)).values(lease_until=now() + self._seconds)
             return connection.execute(statement).rowcount == 1
 
     def progress(self, job: Job, *, stage: str, share: float, message: str) -> bool:
@@ -87,7 +86,7 @@ class Leases:
         with self._database.write() as connection:
             changed = change(
                 connection,
-                *_held(job),
+                *held(job),
                 cause="progress",
                 stage=stage,
                 progress=share,
@@ -98,7 +97,7 @@ class Leases:
 
     def look(self, job: Job) -> Beat:
         """See whether the lease still holds and whether the job is to be canceled."""
-        rows = self._database.read(select(jobs.c.cancel_requested).where(*_held(job)))
+        rows = self._database.read(select(jobs.c.cancel_requested).where(*held(job)))
         return Beat(held=bool(rows), cancel_requested=bool(rows and rows[0].cancel_requested))
 
     def publish(
@@ -110,7 +109,7 @@ class Leases:
         warnings: list[dict[str, str]],
         sandbox: dict[str, Any],
     ) -> Ended:
-        """End a job with its result; refused once the lease is lost, unless this is a repeat."""
+        """End a job with its result; refused once the lease is lost. It may be repeated."""
         files = {name: asdict(file) for name, file in results.items()}
         ended = self._end(
             job,
@@ -135,7 +134,7 @@ class Leases:
     def publish_inspection(self, job: Job, inspection: dict[str, Any]) -> Ended:
         """End an inspection: the model's row gets what was found, the job vanishes."""
         with self._database.write() as connection:
-            ended = change(connection, *_held(job), cause="published", **_idle())
+            ended = change(connection, *held(job), cause="published", **idle())
             if ended is None:
                 return Ended(accepted=False)
             connection.execute(
@@ -169,9 +168,9 @@ class Leases:
         with self._database.write() as connection:
             back = change(
                 connection,
-                *_held(job),
+                *held(job),
                 cause="released",
-                **_waiting("its worker was stopped; waiting for another"),
+                **waiting("its worker was stopped; waiting for another"),
             )
         return back is not None
 
@@ -246,86 +245,28 @@ class Leases:
 
     def _end(self, job: Job, *, cause: str, **values: Any) -> Ended:  # noqa: ANN401 - columns
         with self._database.write() as connection:
-            ended = change(connection, *_held(job), cause=cause, **_idle(), **values)
+            ended = change(connection, *held(job), cause=cause, **idle(), **values)
             if ended is None:
                 return Ended(accepted=False)
-            return Ended(accepted=True, unused=_after_the_end(connection, ended))
+            return Ended(accepted=True, unused=after_the_end(connection, ended))
 
     def _take_from(self, job_id: str, lease_id: str | None, *, cause: str) -> Taken:
         """Take a job from its holder, unless it moved on since we looked."""
-        held = [
+        guard = [
             jobs.c.id == job_id,
             jobs.c.lease_id == lease_id,
             jobs.c.status == JobStatus.RUNNING,
         ]
         with self._database.write() as connection:
             row = connection.execute(
-                select(*JOB_COLUMNS).where(*held).with_for_update()
+                select(*JOB_COLUMNS).where(*guard).with_for_update()
             ).one_or_none()
             if row is None:
                 return Taken(job_id=job_id, queued=False)
             job = job_of(row)
-            values = self._after_a_loss(job) | {"losses": job.losses + 1}
-            changed = change(connection, *held, cause=cause, **values)
+            values = after_a_loss(job, max_losses=self._max_losses) | {"losses": job.losses + 1}
+            changed = change(connection, *guard, cause=cause, **values)
             if changed is None or not changed.status.ended:
                 return Taken(job_id=job_id, queued=changed is not None)
-            unused = _after_the_end(connection, changed)
+            unused = after_the_end(connection, changed)
             return Taken(job_id=job_id, queued=False, unused=unused)
-
-    def _after_a_loss(self, job: Job) -> dict[str, Any]:
-        if job.cancel_requested:
-            return _idle() | {"status": JobStatus.CANCELED, "message": "canceled by its owner"}
-        if job.losses + 1 < self._max_losses:
-            return _waiting("its worker was lost; waiting for another")
-        failure = Failure(
-            code="worker_lost",
-            detail=f"the worker that ran this job was lost {self._max_losses} times in a row",
-            hint="retry the job; if it happens again, the host may be short of memory",
-            stage=job.stage,
-            cause="worker_lost",
-        )
-        return _idle() | {
-            "status": JobStatus.FAILED,
-            "message": failure.detail,
-            "error": as_json(failure),
-        }
-
-
-def _held(job: Job) -> list[ColumnElement[bool]]:
-    return [
-        jobs.c.id == job.id,
-        jobs.c.lease_id == job.lease_id,
-        jobs.c.status == JobStatus.RUNNING,
-    ]
-
-
-def _no_lease() -> dict[str, Any]:
-    return {"lease_id": None, "lease_until": None, "lease_holder": None}
-
-
-def _idle() -> dict[str, Any]:
-    return _no_lease() | {"finished_at": now()}
-
-
-def _waiting(message: str) -> dict[str, Any]:
-    return _no_lease() | {
-        "status": JobStatus.QUEUED,
-        "stage": "queued",
-        "progress": 0.0,
-        "message": message,
-        "started_at": None,
-    }
-
-
-def _after_the_end(connection: Connection, job: Job) -> tuple[str, ...]:
-    """Do what is due once a job has ended: an inspection tells its model; both may vanish."""
-    if job.kind == "inspect" and not job.delete_requested:
-        error = job.error or as_json(Failure(code="canceled", detail="canceled"))
-        connection.execute(
-            update(artifacts)
-            .where(artifacts.c.id == job.model.id)
-            .values(inspection_error=error)
-        )
-    if job.kind == "inspect" or job.delete_requested:
-        return remove(connection, job)
-    return ()

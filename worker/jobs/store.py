@@ -84,11 +84,11 @@ class JobStore:
     def counts(self) -> dict[JobStatus, int]:
         """Count the jobs of all owners by status."""
         statement = (
-            select(jobs.c.status, func.count())
+            select(jobs.c.status, func.count().label("number"))
             .where(jobs.c.kind == "compress")
             .group_by(jobs.c.status)
         )
-        return {JobStatus(row[0]): row[1] for row in self._database.read(statement)}
+        return {JobStatus(row.status): row.number for row in self._database.read(statement)}
 
     def events(self, owner_id: str, job_id: str, *, since: int = 0) -> list[Event]:
         """Give the changes of a job after version `since`, in order."""
