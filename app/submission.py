@@ -158,12 +158,17 @@ def _inputs(text: str) -> dict[str, Any] | None:
         return None
     hint = 'an object by input name: {"x": {"shape": [1, 3, 224, 224], "dtype": "float32"}}'
     try:
-        inputs = json.loads(text)
+        inputs = json.loads(text, parse_constant=_refuse_constant)
+        json.dumps(inputs, ensure_ascii=False).encode()  # half a character cannot be stored
     except (ValueError, RecursionError) as error:
         raise Refusal("invalid_inputs", f"inputs is not JSON: {error}", hint=hint) from None
     if not isinstance(inputs, dict) or not all(isinstance(v, dict) for v in inputs.values()):
         raise Refusal("invalid_inputs", "inputs is not an object of objects", hint=hint)
     return inputs
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 async def _recognised(kind: ArtifactKind, upload: Upload) -> str:

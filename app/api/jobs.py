@@ -112,6 +112,7 @@ def delete_job(job_id: str, services: InServices, owner: Owner) -> Response:
     return Response(status_code=204)
 
 
+@router.head("/{job_id}/model", include_in_schema=False)
 @router.get("/{job_id}/model", responses={200: {"content": {"application/octet-stream": {}}}})
 async def get_model(
     request: Request, job_id: str, services: InServices, owner: Owner
@@ -120,6 +121,7 @@ async def get_model(
     return await _result(request, job_id, services, owner, name="model.onnx")
 
 
+@router.head("/{job_id}/report", include_in_schema=False)
 @router.get("/{job_id}/report", responses={200: {"content": {"application/json": {}}}})
 async def get_report(
     request: Request, job_id: str, services: InServices, owner: Owner
@@ -128,6 +130,7 @@ async def get_report(
     return await _result(request, job_id, services, owner, name="report.json", inline=True)
 
 
+@router.head("/{job_id}/report.html", include_in_schema=False)
 @router.get("/{job_id}/report.html", responses={200: {"content": {"text/html": {}}}})
 async def get_report_page(
     request: Request, job_id: str, services: InServices, owner: Owner
@@ -138,6 +141,7 @@ async def get_report_page(
     return response
 
 
+@router.head("/{job_id}/files/{name}", include_in_schema=False)
 @router.get(
     "/{job_id}/files/{name}", responses={200: {"content": {"application/octet-stream": {}}}}
 )

@@ -106,9 +106,9 @@ def _from_text(text: str) -> Any:  # noqa: ANN401 - whatever JSON holds; validat
         )
     try:
         return json.loads(name)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, deep nesting
         raise InvalidRecipe(
-            f"the recipe is not JSON: {error.msg} at line {error.lineno}, column {error.colno}",
+            f"the recipe is not JSON: {error}",
             hint="send a preset's name or a JSON object",
         ) from None
 
