@@ -8,6 +8,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Dialect,
     Double,
     Index,
     Integer,
@@ -15,6 +16,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     text,
 )
 
@@ -27,6 +29,19 @@ metadata = MetaData(
     }
 )
 
+
+class Wording(TypeDecorator[str]):
+    """Text from outside. Both databases refuse lone surrogates, and PostgreSQL a zero byte."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        return value.replace("\0", "").encode(errors="replace").decode()
+
+
 # A Python None in a JSON column is SQL's NULL, not JSON's null.
 _OBJECT = JSON(none_as_null=True)
 
@@ -36,7 +51,7 @@ artifacts = Table(
     Column("id", String(36), primary_key=True),
     Column("owner_id", String(64), nullable=False),
     Column("kind", String(16), nullable=False),
-    Column("name", Text, nullable=False),
+    Column("name", Wording, nullable=False),
     Column("format", String(32), nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
@@ -55,11 +70,11 @@ jobs = Table(
     Column("id", String(36), primary_key=True),
     Column("owner_id", String(64), nullable=False),
     Column("kind", String(16), nullable=False),
-    Column("name", Text, nullable=False),
+    Column("name", Wording, nullable=False),
     Column("status", String(16), nullable=False),
     Column("stage", String(16), nullable=False),
     Column("progress", Double, nullable=False),
-    Column("message", Text, nullable=False),
+    Column("message", Wording, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("losses", Integer, nullable=False),
     Column("version", Integer, nullable=False),
@@ -108,7 +123,7 @@ job_events = Table(
     Column("status", String(16), nullable=False),
     Column("stage", String(16), nullable=False),
     Column("progress", Double, nullable=False),
-    Column("message", Text, nullable=False),
+    Column("message", Wording, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("cause", String(32), nullable=False),
 )
