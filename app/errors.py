@@ -150,10 +150,9 @@ def install(app: FastAPI) -> None:
     """Make every error of the app a problem body."""
     for kind in (Refusal, CompressionError, JobError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _handle)
-    for kind in (OperationalError, PoolTimeout):
-        app.add_exception_handler(kind, _handle_logged)
+    for failure in (OperationalError, PoolTimeout, Exception):
+        app.add_exception_handler(failure, _handle_logged)
     app.add_exception_handler(ClientDisconnect, _handle_disconnect)
-    app.add_exception_handler(Exception, _handle_logged)
 
 
 async def _handle(request: Request, error: Exception) -> Response:

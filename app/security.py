@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from uuid import uuid4
 
 from fastapi import Depends
@@ -45,16 +45,12 @@ Owner = Annotated[str, Depends(current_owner)]
 
 def check_host(headers: Headers, allowed: Collection[str]) -> None:
     """Refuse names that are not ours: a foreign one that resolves to us is an attack."""
-    host = urlsplit(f"//{headers.get('host', '')}")
-    try:
-        name = host.hostname or ""
-    except ValueError:
-        name = ""
-    if "*" in allowed or name in allowed:
+    name = _address(f"//{headers.get('host', '')}")
+    if "*" in allowed or (name is not None and name.hostname in allowed):
         return
     raise Refusal(
         "untrusted_host",
-        f"this server does not answer to the name {name[:100]!r}",
+        f"this server does not answer to the name {headers.get('host', '')[:100]!r}",
         hint="add the name to MODELPRESS_ALLOWED_HOSTS",
     )
 
@@ -65,8 +61,17 @@ def check_origin(headers: Headers) -> None:
     origin = headers.get("origin")
     if site is not None and site not in ("same-origin", "none"):
         raise _cross_origin()
-    if origin is not None and urlsplit(origin).netloc != headers.get("host"):
-        raise _cross_origin()
+    if origin is not None:
+        address = _address(origin)
+        if address is None or address.netloc != headers.get("host"):
+            raise _cross_origin()
+
+
+def _address(text: str) -> SplitResult | None:
+    try:
+        return urlsplit(text)
+    except ValueError:
+        return None
 
 
 def _cross_origin() -> Refusal:

@@ -140,6 +140,13 @@ def test_a_form_of_another_type_is_refused(shared, kind, status):
     assert answer.json()["hint"]
 
 
+def test_a_file_field_left_empty_in_a_browser_is_no_file(shared):
+    client, _ = shared
+    content = body(part("model", MODEL, "a.onnx"), part("calibration", b"", ""))
+    answer = client.post("/v1/jobs", content=content, headers={"Content-Type": FORM})
+    assert answer.status_code == 202
+
+
 def test_a_raw_upload_that_states_its_digest_is_checked(shared, samples):
     client, settings = shared
     digest = "sha-256=:uU0nuZNNPgilLlLX2n2r+sSE7+N6U4DukIj3rOLvzek=:"

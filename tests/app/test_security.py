@@ -1,0 +1,44 @@
+"""Requests that another site made a browser send, and names that are not ours."""
+
+import pytest
+
+from app.security import allowed_hosts
+from worker.settings import Settings
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_another_site_may_not_change_anything(client, model, headers):
+    answer = client.post("/v1/models", content=model, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (403, "cross_origin")
+    assert client.get("/v1/models").json()["items"] == []
+    assert client.get("/v1/models", headers=headers).status_code == 200
+
+
+def test_our_own_page_and_tools_may(client, model):
+    ours = {"Origin": str(client.base_url).rstrip("/"), "Sec-Fetch-Site": "same-origin"}
+    assert client.post("/v1/models", content=model, headers=ours).status_code == 201
+    assert client.post("/v1/models", content=model).status_code == 201
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "[::1", ""])
+def test_a_name_that_is_not_ours_is_refused(client, host):
+    answer = client.get("/v1/jobs", headers={"Host": host})
+    assert (answer.status_code, answer.json()["code"]) == (400, "untrusted_host")
+
+
+def test_names_can_be_added():
+    hosts = allowed_hosts(Settings(allowed_hosts="press.example, Other.example"))
+    assert {"localhost", "127.0.0.1", "::1", "press.example", "other.example"} <= hosts
+
+
+def test_nobody_is_allowed_in_from_elsewhere(client):
+    answer = client.get("/v1/jobs", headers={"Origin": "http://evil.example"})
+    assert "access-control-allow-origin" not in answer.headers
