@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from markupsafe import Markup
 
@@ -10,7 +11,10 @@ from worker.compression.html import svg, words
 from worker.compression.recipe import Goal
 from worker.compression.report import Report, Size
 
-ROW = 44.0
+ROW: Final = 44.0
+SPEED_KINDS: Final[dict[str, str]] = {
+    "faster": "after", "equal": "after", "slower": "missed", "unreliable": "before",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +36,7 @@ class Estimate:
     words: str
     value: float
     interval: tuple[float, float] | None
-    good: bool
+    kind: str
 
 
 def bars(rows: Sequence[Bar], label: str) -> Markup:
@@ -107,11 +111,10 @@ def intervals(
         svg.text(picture, 0, y + 14, words=words.shortened(row.name, 26), title=row.name)
         svg.text(picture, 1, y + 14, words=row.words, kind="figure")
         svg.line(picture, (0, y + 30), (1, y + 30), kind="track")
-        kind = "after" if row.good else "missed"
         if row.interval is not None:
             start, end = ((value - low) / span for value in row.interval)
-            svg.bar(picture, (start, end), y + 27, height=6, kind=f"{kind} pale")
-        svg.dot(picture, (row.value - low) / span, y + 30, radius=6, kind=kind)
+            svg.bar(picture, (start, end), y + 27, height=6, kind=f"{row.kind} pale")
+        svg.dot(picture, (row.value - low) / span, y + 30, radius=6, kind=row.kind)
     place = (bound - low) / span
     for index in range(len(rows)):
         svg.line(picture, (place, ROW * index + 20), (place, ROW * index + 40), kind="bound")
@@ -125,7 +128,7 @@ def speedup_interval(latencies: Sequence[Latency]) -> Markup:
     rows = [
         Estimate(
             name=setting(one), words=f"{words.times(one.speedup)} · {one.verdict}",
-            value=one.speedup, interval=one.interval, good=one.verdict in ("faster", "equal"),
+            value=one.speedup, interval=one.interval, kind=SPEED_KINDS[one.verdict],
         )
         for one in latencies
     ]  # fmt: skip
@@ -165,9 +168,9 @@ def drops(report: Report) -> list[Estimate]:
 
 
 def _drop(name: str, drop: float, interval: tuple[float, float] | None, goal: Goal) -> Estimate:
-    good = drop <= goal.max_drop
+    kind = "after" if drop <= goal.max_drop else "missed"
     return Estimate(
-        name=name, words=words.percent(drop), value=drop, interval=interval, good=good
+        name=name, words=words.percent(drop), value=drop, interval=interval, kind=kind
     )
 
 
@@ -179,11 +182,11 @@ def sqnr_bars(report: Report) -> Markup:
         worst = output.worst_channel.sqnr_db if output.worst_channel else output.sqnr_db
         if output.kind != "value" or worst is None:
             continue
-        good = worst >= report.goal.min_sqnr_db
+        kind = "after" if worst >= report.goal.min_sqnr_db else "missed"
         rows.append(
             Estimate(
                 name=f"{output.name}, worst channel", words=words.decibel(worst),
-                value=worst, interval=None, good=good,
+                value=worst, interval=None, kind=kind,
             )
         )  # fmt: skip
     if not rows:
