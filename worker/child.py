@@ -1,7 +1,8 @@
 """The process that touches an upload: it seals itself, then reads, converts and compresses.
 
 It is started by `worker.isolation.run_child` with a folder and two pipes, reads request.json in
-that folder and leaves result.json there. What it prints goes to the operator's log.
+that folder and leaves result.json there. What it prints goes to the operator's log. Nothing
+that could load a model is imported before the seal.
 """
 
 import errno
@@ -12,7 +13,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from worker.isolation import Channel, Request, enter
+from worker.isolation import Channel, Request, enter, is_out_of_memory
 
 #: The share of the whole that reading and converting the upload takes.
 INGEST_SHARE = 0.05
@@ -22,15 +23,21 @@ RESULT_FILE = "result.json"
 
 def main() -> int:
     """Run one job; 0 means that result.json is there, whatever it says."""
-    channel = enter(sys.argv[1:])
-    request = channel.request()
-    job = Job(request, channel)
+    channel = enter(sys.argv[1:4])
+    job = Job(channel.request(), channel)
     try:
-        result = job.run()
+        content = _encoded(job.run())
     except Exception as error:  # whatever a stranger's model can raise
-        result = {"ok": False, "error": problem(error, stage=job.stage)}
-    write_result(channel.folder, result)
+        traceback.print_exception(error)
+        content = _encoded({"ok": False, "error": problem(error, job.stage, channel.folder)})
+    unfinished = channel.folder / f"{RESULT_FILE}.part"
+    unfinished.write_text(content)
+    unfinished.replace(channel.folder / RESULT_FILE)
     return 0
+
+
+def _encoded(result: dict[str, Any]) -> str:
+    return json.dumps(result, allow_nan=False)
 
 
 class Job:
@@ -44,33 +51,41 @@ class Job:
 
     def run(self) -> dict[str, Any]:
         self._progress("convert", 0.0, "reading the upload")
-        # After the seal, and not before: these imports load onnxruntime.
-        from worker.compression import compress, inspect  # noqa: PLC0415 - after the seal
         from worker.ingest import ingest  # noqa: PLC0415 - after the seal
 
-        request, out = self._request, self._folder / self._request.out
-        upload = self._folder / request.model
+        request = self._request
         work = self._folder / "ingest"
-        for folder in (out, work):
-            folder.mkdir(exist_ok=True)
+        work.mkdir()
         taken = ingest(
-            upload,
+            self._folder / request.model,
             work / "model.onnx",
             workdir=work,
             inputs=request.inputs,
             samples_path=self._path(request.calibration or request.evaluation),
             progress=self._ingesting,
         )
-        if request.kind == "inspect":
-            inspection = inspect(taken.path, name=request.name, format=taken.format)
-            return {"ok": True, "inspection": inspection.model_dump(mode="json")}
+        return self._inspect(taken) if request.kind == "inspect" else self._compress(taken)
+
+    def _inspect(self, taken: Any) -> dict[str, Any]:  # noqa: ANN401 - imported after the seal
+        from worker.compression import inspect  # noqa: PLC0415 - after the seal
+
+        found = inspect(taken.path).model_dump(mode="json")
+        found["notes"] += taken.notes
+        found |= {"format": taken.format, "conversion": taken.facts or None}
+        self._progress("report", 1.0, "done")
+        return {"ok": True, "inspection": found}
+
+    def _compress(self, taken: Any) -> dict[str, Any]:  # noqa: ANN401 - imported after the seal
+        from worker.compression import compress  # noqa: PLC0415 - after the seal
+
+        request, out = self._request, self._folder / self._request.out
         report = compress(
             taken.path,
             request.recipe,
             out=out,
             name=request.name,
             format=taken.format,
-            upload=upload,
+            upload=self._folder / request.model,
             calibration=self._path(request.calibration),
             evaluation=self._path(request.evaluation),
             inputs=request.inputs,
@@ -78,18 +93,15 @@ class Job:
             measure=self._channel.measure,
             quiet=self._channel.quiet,
         )
-        content = report.model_dump(mode="json", by_alias=True)
-        return {"ok": True, "report": content, "files": self._files(out)}
+        made = sorted(path.name for path in out.iterdir() if path.is_file())
+        return {
+            "ok": True,
+            "report": report.model_dump(mode="json", by_alias=True),
+            "files": [f"{request.out}/{name}" for name in made],
+        }
 
     def _path(self, given: str | None) -> Path | None:
         return None if given is None else self._folder / given
-
-    def _files(self, out: Path) -> list[str]:
-        return sorted(
-            path.relative_to(self._folder).as_posix()
-            for path in out.iterdir()
-            if path.is_file()
-        )
 
     def _progress(self, stage: str, share: float, message: str) -> None:
         self.stage = stage
@@ -102,51 +114,65 @@ class Job:
         self._progress(stage, INGEST_SHARE + (1 - INGEST_SHARE) * share, message)
 
 
-def problem(error: Exception, *, stage: str) -> dict[str, Any]:
+def problem(error: Exception, stage: str, folder: Path) -> dict[str, Any]:
     """What the user is told about an exception; the traceback goes to the log only."""
+    # Before the library's own errors: it may have wrapped what an allocation brought about.
+    if any(is_out_of_memory(cause) for cause in _causes(error)):
+        return _problem(
+            stage,
+            code="out_of_memory",
+            message=f"the job needed more memory than it may use, at the stage {stage}",
+            hint="send fewer or smaller calibration samples, or allow jobs more memory",
+        )
+    if any(isinstance(one, OSError) and one.errno in NO_SPACE for one in _causes(error)):
+        return _problem(
+            stage,
+            code="disk_limit",
+            message=f"the job needed more disk than it may use, at the stage {stage}",
+            hint="send fewer calibration samples, or allow jobs more disk",
+        )
     from worker.compression import CompressionError  # noqa: PLC0415 - after the seal
 
     if isinstance(error, CompressionError):
-        return _problem(error.code, error.message, error.hint, stage, errors=error.errors)
-    if isinstance(error, MemoryError) or "bad_alloc" in str(error):
         return _problem(
-            "out_of_memory",
-            f"the job needed more memory than it may use while it was at the stage {stage}",
-            "send fewer or smaller calibration samples, or allow jobs more memory",
             stage,
-        )
-    if isinstance(error, OSError) and error.errno in NO_SPACE:
-        return _problem(
-            "disk_limit",
-            f"the job needed more disk than it may use while it was at the stage {stage}",
-            "send fewer calibration samples, or allow jobs more disk",
-            stage,
+            code=error.code,
+            message=error.message.replace(f"{folder}/", ""),
+            hint=error.hint,
+            errors=error.errors,
         )
     number = uuid.uuid4().hex[:8]
     sys.stderr.write(f"internal error {number} at the stage {stage}\n")
-    traceback.print_exception(error)
     return _problem(
-        "internal_error",
-        f"something went wrong on our side at the stage {stage} (error {number})",
-        "report it with this number: the log has the details",
         stage,
+        code="internal_error",
+        message=f"something went wrong on our side at the stage {stage} (error {number})",
+        hint="report it with this number: the log has the details",
     )
 
 
+def _causes(error: BaseException) -> list[BaseException]:
+    """The exception and what it was raised from."""
+    found = [error]
+    while (cause := found[-1].__cause__) is not None and cause not in found:
+        found.append(cause)
+    return found
+
+
 def _problem(
+    stage: str,
+    *,
     code: str,
     message: str,
     hint: str | None,
-    stage: str,
-    *,
-    errors: Any = (),  # noqa: ANN401
+    errors: list[dict[str, str]] | None = None,
 ) -> dict[str, Any]:
     return {
         "code": code,
         "message": message,
         "hint": hint,
         "stage": stage,
-        "errors": list(errors),
+        "errors": errors or [],
     }
 
 
@@ -175,21 +201,10 @@ def _zeros(session: Any) -> dict[str, Any]:  # noqa: ANN401 - onnxruntime has no
     """The smallest feed that the model's own interface allows."""
     import numpy as np  # noqa: PLC0415 - after the seal
 
-    types = {"float": "float32", "double": "float64", "float16": "float16", "bool": "bool"}
+    words = {"float": "float32", "double": "float64", "string": "str"}
     feed = {}
     for port in session.get_inputs():
         word = port.type.removeprefix("tensor(").removesuffix(")")
         shape = [size if isinstance(size, int) else 1 for size in port.shape]
-        feed[port.name] = np.zeros(shape, types.get(word, word))
+        feed[port.name] = np.zeros(shape, words.get(word, word))
     return feed
-
-
-def write_result(folder: Path, result: dict[str, Any]) -> None:
-    """Leave result.json, whole or not at all."""
-    unfinished = folder / f"{RESULT_FILE}.part"
-    unfinished.write_text(json.dumps(result, allow_nan=False))
-    unfinished.replace(folder / RESULT_FILE)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

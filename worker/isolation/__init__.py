@@ -5,7 +5,7 @@ first call.
 """
 
 from worker.isolation.channel import Channel, enter
-from worker.isolation.ended import Cause, Ended
+from worker.isolation.ended import Cause, Ended, is_out_of_memory
 from worker.isolation.folders import remove_folder
 from worker.isolation.job import run_child
 from worker.isolation.limits import Limits, default_limits
@@ -27,6 +27,7 @@ __all__ = [
     "UnsafeFile",
     "default_limits",
     "enter",
+    "is_out_of_memory",
     "layers",
     "open_result",
     "remove_folder",

@@ -39,10 +39,27 @@ class Ended:
     layers: Mapping[str, str] = field(default_factory=dict)  #: what held it, and how well
 
 
-#: What C++ and Python say when an allocation was refused and nobody caught it.
-NO_MEMORY = ("bad_alloc", "MemoryError", "Cannot allocate memory", "DefaultCPUAllocator")
+#: What Python, ONNX Runtime, torch and the dynamic linker say when an allocation is refused.
+NO_MEMORY = (
+    "MemoryError",
+    "bad_alloc",
+    "bad allocation",
+    "Failed to allocate memory",
+    "DefaultCPUAllocator",
+    "annot allocate memory",
+    "failed to map segment",
+)
 #: A child that cannot have a layer that is required says so with this exit code.
 EXIT_UNSEALED = 78
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says, by type or in words, that an allocation was refused."""
+    return isinstance(error, MemoryError) or says_out_of_memory(str(error))
+
+
+def says_out_of_memory(text: str) -> bool:
+    return any(words in text for words in NO_MEMORY)
 
 
 def cause_of_signal(
@@ -57,10 +74,16 @@ def cause_of_signal(
         # The kernel kills what goes on after SIGXCPU.
         over = cpu_seconds >= limits.cpu_seconds - 1
         return Cause.TIME_LIMIT if over else Cause.KILLED
-    refused = any(words in output for words in NO_MEMORY)
-    if refused or peak_bytes > 0.9 * limits.memory_bytes:
+    if says_out_of_memory(output) or peak_bytes > 0.9 * limits.memory_bytes:
         return Cause.OUT_OF_MEMORY
     return Cause.CRASHED
+
+
+def cause_without_result(output: str) -> Cause:
+    """Why a child went without leaving a result, as far as its last words tell."""
+    if says_out_of_memory(output):
+        return Cause.OUT_OF_MEMORY
+    return Cause.DISK_LIMIT if "No space left on device" in output else Cause.FAILED
 
 
 def explain(

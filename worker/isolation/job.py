@@ -5,7 +5,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from worker.isolation.ended import EXIT_UNSEALED, Cause, Ended, cause_of_signal, explain
+from worker.isolation.ended import (
+    EXIT_UNSEALED,
+    Cause,
+    Ended,
+    cause_of_signal,
+    cause_without_result,
+    explain,
+)
 from worker.isolation.folders import give, own_uid
 from worker.isolation.landlock import NEWEST_ABI
 from worker.isolation.limits import Limits
@@ -168,7 +175,7 @@ def _outcome(
         return Cause.FAILED, None, unsealed(child.layers)
     result = read_result(folder) if exited.code == 0 else None
     if result is None:
-        return Cause.FAILED, None, None
+        return cause_without_result(output), None, None
     if result["ok"]:
         return Cause.DONE, result, None
     error = dict(result["error"])

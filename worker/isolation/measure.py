@@ -6,12 +6,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from worker.isolation.messages import ProtocolError
-from worker.isolation.process import started
+from worker.isolation.process import EXIT, started
 from worker.isolation.quiet import Quiet
 from worker.isolation.seal import Seal
 from worker.isolation.supervise import Stop, Supervised
 
-PROGRAM = "from worker.child import measure; sys.exit(measure())"
+PROGRAM = "from worker.child import measure; code = measure()" + EXIT
 WALL_SECONDS = 120
 #: A report needs two, a search a few more; beyond that somebody only wants to keep us busy.
 MEASUREMENTS = 64

@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 BOOTSTRAP = (
     "import sys; root = sys.argv.pop(1); sys.path[:0] = [] if root in sys.path else [root]; "
 )
-CHILD = "from worker.child import main; sys.exit(main())"
+#: Libraries take a second to tidy up before an exit; there is nothing here worth tidying.
+EXIT = "; sys.stdout.flush(); sys.stderr.flush(); import os; os._exit(code)"
+CHILD = "from worker.child import main; code = main()" + EXIT
 STDERR_BYTES = 64 << 10
 #: How long a killed process may take to vanish: the kernel has to free its memory first.
 GRACE_SECONDS = 20

@@ -18,7 +18,7 @@ MEASURING_LOCK = Path("/tmp/modelpress-measuring.lock")  # noqa: S108 - one plac
 WAIT_SECONDS = 120
 HOLD_SECONDS = 120
 #: Waiting for idle cores; much shorter once it was in vain, since it is likely to be so again.
-IDLE_SECONDS = 8
+IDLE_SECONDS = 5
 IDLE_SECONDS_AFTER_FAILURE = 1
 WINDOW_SECONDS = 0.25
 #: Cores' worth of other work that a timing bears.

@@ -29,9 +29,12 @@ def open_result(folder: Path, name: str, *, max_bytes: int | None = None) -> Ite
         descriptor = _open(folder, PurePosixPath(name).parts)
     except OSError as error:
         raise UnsafeFile(f"{name} cannot be opened: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         _check(name, os.fstat(descriptor), max_bytes)
-        yield file
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(descriptor)
 
 
 def _open(folder: Path, parts: tuple[str, ...]) -> int:
