@@ -16,7 +16,7 @@ from app.schemas import job_view
 from app.security import Owner
 from app.submission import FIELDS, submit
 from app.templating import templates
-from app.uploads import receive_form
+from app.uploads import FORM_BYTES, receive_form
 from app.wording import job_page
 from worker.compression import CompressionError
 from worker.jobs import JobError, JobStatus
@@ -107,7 +107,7 @@ def show_job(
     return response
 
 
-@router.post("/jobs/{job_id}/{verb}")
+@router.post("/jobs/{job_id}/{verb}", max_body_size=FORM_BYTES)
 def act(
     job_id: str,
     verb: Annotated[str, Path(pattern="^(cancel|retry|delete)$")],

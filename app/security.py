@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 from uuid import uuid4
@@ -44,9 +45,13 @@ Owner = Annotated[str, Depends(current_owner)]
 
 
 def check_host(headers: Headers, allowed: Collection[str]) -> None:
-    """Refuse names that are not ours: a foreign one that resolves to us is an attack."""
-    name = _address(f"//{headers.get('host', '')}")
-    if "*" in allowed or (name is not None and name.hostname in allowed):
+    """Refuse names that are not ours: a foreign one that resolves to us is an attack.
+
+    That attack needs a name, so any address is fine.
+    """
+    address = _address(f"//{headers.get('host', '')}")
+    name = (address and address.hostname) or ""
+    if "*" in allowed or name in allowed or _is_ip(name):
         return
     raise Refusal(
         "untrusted_host",
@@ -65,6 +70,14 @@ def check_origin(headers: Headers) -> None:
         address = _address(origin)
         if address is None or address.netloc != headers.get("host"):
             raise _cross_origin()
+
+
+def _is_ip(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _address(text: str) -> SplitResult | None:
@@ -148,4 +161,4 @@ class Guard:
 def allowed_hosts(settings: Settings) -> set[str]:
     """The names that this server answers to."""
     given = {name.strip().lower() for name in settings.allowed_hosts.split(",")}
-    return {"localhost", "127.0.0.1", "::1", settings.host.lower(), *given} - {""}
+    return {"localhost", settings.host.lower(), *given} - {""}

@@ -1,4 +1,4 @@
-"""The web application on a real socket, over a real database and object store, with no worker."""
+"""The web application on a real socket, over real records and a real store; no worker."""
 
 import threading
 from collections.abc import Callable, Iterator

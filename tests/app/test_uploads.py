@@ -1,4 +1,4 @@
-"""Bodies that are wrong, too large, too long or cut off: a stable code, and nothing left behind."""
+"""Wrong, oversized, endless or cut-off bodies: a stable code, and nothing left behind."""
 
 import http.client
 import json
@@ -39,65 +39,54 @@ def stored(settings: Settings) -> list[Path]:
 
 MODEL = (Path(__file__).parents[2] / "examples/digits/digits.onnx").read_bytes()
 
+
+def beside_model(name: str, content: bytes, filename: str | None = None) -> bytes:
+    """A form with a good model, and one part that is not."""
+    return body(part("model", MODEL, "a.onnx"), part(name, content, filename))
+
+
+ID_AND_FILE = body(
+    part("model", MODEL, "a"), part("calibration", b"x", "c"), part("calibration_id", b"1")
+)
+TWO_MODELS = body(part("model", MODEL, "a"), part("model", MODEL, "b"))
+NO_NAME = b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n"
+
 REFUSED = {
     "nothing at all": (body(), "missing_model"),
     "only a recipe": (body(part("recipe", b"int8")), "missing_model"),
     "a model as text": (body(part("model", MODEL)), "not_a_file"),
-    "two models": (body(part("model", MODEL, "a"), part("model", MODEL, "b")), "duplicate_field"),
+    "two models": (TWO_MODELS, "duplicate_field"),
     "an unknown field": (body(part("modle", MODEL, "a")), "unknown_field"),
     "a file without a name": (body(part("model", MODEL, "")), "not_a_file"),
     "an unknown model": (body(part("model_id", b"nope")), "unknown_model"),
-    "an unknown data set": (
-        body(part("model", MODEL, "a"), part("calibration_id", b"nope")),
-        "unknown_dataset",
-    ),
-    "a file and an id": (
-        body(part("model", MODEL, "a"), part("calibration", b"x", "c"), part("calibration_id", b"1")),
-        "ambiguous_field",
-    ),
-    "a recipe that is no JSON": (body(part("model", MODEL, "a"), part("recipe", b"{")), "invalid_recipe"),
-    "an unknown recipe": (body(part("model", MODEL, "a"), part("recipe", b"x")), "invalid_recipe"),
-    "a recipe nested deeply": (
-        body(part("model", MODEL, "a"), part("recipe", b'{"a":' * 10_000)),
+    "an unknown data set": (beside_model("calibration_id", b"nope"), "unknown_dataset"),
+    "a file and an id": (ID_AND_FILE, "ambiguous_field"),
+    "a recipe cut off": (beside_model("recipe", b"{"), "invalid_recipe"),
+    "an unknown recipe": (beside_model("recipe", b"x"), "invalid_recipe"),
+    "a deep recipe": (beside_model("recipe", b'{"a":' * 10_000), "invalid_recipe"),
+    "a huge number": (
+        beside_model("recipe", b'{"seed":' + b"9" * 5000 + b"}"),
         "invalid_recipe",
     ),
-    "a recipe with a huge number": (
-        body(part("model", MODEL, "a"), part("recipe", b'{"seed":' + b"9" * 5000 + b"}")),
-        "invalid_recipe",
-    ),
-    "inputs that are no JSON": (body(part("model", MODEL, "a"), part("inputs", b"{")), "invalid_inputs"),
-    "inputs nested deeply": (
-        body(part("model", MODEL, "a"), part("inputs", b"[" * 60_000)),
-        "invalid_inputs",
-    ),
-    "inputs that are a list": (body(part("model", MODEL, "a"), part("inputs", b"[1]")), "invalid_inputs"),
-    "inputs with NaN": (
-        body(part("model", MODEL, "a"), part("inputs", b'{"x": {"value": NaN}}')),
-        "invalid_inputs",
-    ),
-    "inputs with half a character": (
-        body(part("model", MODEL, "a"), part("inputs", b'{"\\ud800": {}}')),
-        "invalid_inputs",
-    ),
-    "a huge text": (body(part("name", b"n" * 70_000), part("model", MODEL, "a")), "field_too_large"),
-    "text that is not UTF-8": (body(part("model", MODEL, "a"), part("name", b"\xff")), "bad_request"),
-    "many parts": (body(*[part("recipe", b"") for _ in range(30)]), "duplicate_field"),
+    "inputs cut off": (beside_model("inputs", b"{"), "invalid_inputs"),
+    "deep inputs": (beside_model("inputs", b"[" * 60_000), "invalid_inputs"),
+    "inputs as a list": (beside_model("inputs", b"[1]"), "invalid_inputs"),
+    "inputs with NaN": (beside_model("inputs", b'{"x": {"value": NaN}}'), "invalid_inputs"),
+    "half a character": (beside_model("inputs", b'{"\\ud800": {}}'), "invalid_inputs"),
+    "a huge text": (beside_model("name", b"n" * 70_000), "field_too_large"),
+    "text that is not UTF-8": (beside_model("name", b"\xff"), "bad_request"),
+    "a field many times": (body(*[part("recipe", b"")] * 30), "duplicate_field"),
+    "empty file fields, many": (body(*[part("model", b"", "")] * 30), "too_many_parts"),
     "a body cut off": (part("model", MODEL, "a")[:-30], "malformed_multipart"),
     "no part at all": (b"garbage", "malformed_multipart"),
     "an empty body": (b"", "malformed_multipart"),
-    "a part without a name": (
-        b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n",
-        "malformed_multipart",
-    ),
+    "a part without a name": (NO_NAME, "malformed_multipart"),
     "a huge part header": (b"--b\r\nX: " + b"y" * 100_000, "malformed_multipart"),
     "an empty model": (body(part("model", b"", "a.onnx")), "empty_file"),
     "a pickle": (body(part("model", b"\x80\x02}q\x00.", "a.pt")), None),
     "a web page": (body(part("model", b"<!doctype html><p>", "a.onnx")), "html_page"),
-    "data of no kind": (
-        body(part("model", MODEL, "a"), part("calibration", b"1,2,3", "c.csv")),
-        "invalid_data",
-    ),
-}  # fmt: skip
+    "data of no kind": (beside_model("calibration", b"1,2,3", "c.csv"), "invalid_data"),
+}
 
 
 @pytest.fixture(scope="module")
