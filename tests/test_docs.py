@@ -113,15 +113,23 @@ def constant(node: ast.expr | None) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
-def test_every_dependency_has_its_reason() -> None:
+def dependencies() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [
-        *project["dependencies"],
-        *chain.from_iterable(project["optional-dependencies"].values()),
-    ]
-    names = {re.split(r"[\[<>=]", line)[0] for line in wanted} - {"modelpress"}
+    extras = chain.from_iterable(project["optional-dependencies"].values())
+    names = {re.split(r"[\[<>=]", line)[0] for line in [*project["dependencies"], *extras]}
+    return names - {"modelpress"}
+
+
+def test_every_dependency_has_its_reason() -> None:
     text = page("dependencies.md")
-    assert not [name for name in names if not re.search(rf"[| ,]{re.escape(name)}[ ,|]", text)]
+    missing = [n for n in dependencies() if not re.search(rf"[| ,]{re.escape(n)}[ ,|]", text)]
+    assert not missing
+
+
+def test_every_dependency_is_pinned() -> None:
+    lines = (ROOT / "constraints.txt").read_text().lower().replace("_", "-").splitlines()
+    pinned = {line.partition("==")[0] for line in lines if "==" in line}
+    assert not {name.lower() for name in dependencies()} - pinned
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
