@@ -41,7 +41,9 @@ class Channel:
 
     def measure(self, path: Path) -> int | None:
         """Peak memory, in bytes, of a fresh process that loads and runs this model once."""
-        answer = self._ask({"measure": os.path.relpath(path, self.folder)})
+        inside = path.is_relative_to(self.folder)
+        named = path.relative_to(self.folder) if inside else path
+        answer = self._ask({"measure": str(named)})
         peak = answer.get("peak_memory_bytes")
         return peak if isinstance(peak, int) else None
 

@@ -33,9 +33,9 @@ class PeakMemory:
         """Bytes, or None where the model did not run.
 
         Raises:
-            ProtocolError: the message names something other than files in the folder.
+            ProtocolError: the message names something other than files of the job.
         """
-        paths = [_relative(message[key]) for key in ("measure", "feed") if message.get(key)]
+        paths = [self._allowed(message[key]) for key in ("measure", "feed") if message.get(key)]
         self._left -= 1
         if self._left < 0:
             return None
@@ -68,9 +68,11 @@ class PeakMemory:
                 self._quiet.processes.remove(process)
         return peaks[0] if len(peaks) == 1 and peaks[0] > 0 else None
 
-
-def _relative(given: object) -> str:
-    path = PurePosixPath(given) if isinstance(given, str) else PurePosixPath("/")
-    if path.is_absolute() or ".." in path.parts or "\0" in str(path):
-        raise ProtocolError(f"measure names {str(given)[:100]!r}")
-    return str(path)
+    def _allowed(self, given: object) -> str:
+        """A path in the folder, or one of the files outside that the job may read."""
+        if given in self._wanted.readable:
+            return str(given)
+        path = PurePosixPath(given) if isinstance(given, str) else PurePosixPath("/")
+        if path.is_absolute() or ".." in path.parts or "\0" in str(path):
+            raise ProtocolError(f"measure names {str(given)[:100]!r}")
+        return str(path)
