@@ -1,4 +1,4 @@
-"""From an upload to an ONNX file: recognise it, refuse it by name, or convert it and prove it."""
+"""From an upload to an ONNX file: recognise it, refuse it by name, or convert and prove it."""
 
 from worker.ingest.intake import Ingested, ingest
 from worker.ingest.sniff import Format, recognise

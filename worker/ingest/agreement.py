@@ -1,4 +1,4 @@
-"""Whether two runs give the same answers: TorchScript against itself, and against ONNX Runtime."""
+"""Whether two runs give the same answers: TorchScript twice, or it and ONNX Runtime."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

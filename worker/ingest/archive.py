@@ -59,7 +59,7 @@ def entries(path: Path) -> Iterator[Entry]:
     """Yield the entries of a zip, each checked; the sums are checked after the last one.
 
     Raises:
-        UnsupportedFormat: `truncated_file`, or `unsafe_archive` with the entry that broke a rule.
+        UnsupportedFormat: `truncated_file`, or `unsafe_archive` naming the entry.
     """
     size = path.stat().st_size
     with path.open("rb") as file, path.open("rb") as directory_file:
@@ -121,7 +121,7 @@ class _Said(NamedTuple):
     disk: int
     first: int
     here: int
-    count: int
+    entries: int
     length: int
     start: int
 
@@ -143,11 +143,11 @@ def _wide_record(file: BinaryIO, end: int) -> tuple[int, _Said] | None:
 
 
 def _placed(said: _Said, *, end: int) -> _Directory:
-    if said.disk or said.first or said.here != said.count:
+    if said.disk or said.first or said.here != said.entries:
         raise unsafe("it is one part of several")
     if said.start + said.length != end:
         raise unsafe("its directory is not where it says")
-    return _Directory(said.count, said.start, end)
+    return _Directory(said.entries, said.start, end)
 
 
 def _entry(directory_file: BinaryIO, file: BinaryIO, directory: _Directory) -> Entry:
@@ -240,7 +240,8 @@ def _start(
     for local, central in known:
         if local not in (central, _FULL32) and not (streamed and local == 0):
             raise unsafe(f"{name} says that it has two sizes")
-    return offset + 30 + name_size + extra_size
+    begin: int = offset + 30 + name_size + extra_size
+    return begin
 
 
 def _shown(name: str) -> str:

@@ -37,8 +37,8 @@ def check(open_module: Callable[[], Module], feed: Feed, other: Feed) -> None:
     if found := deviation(unseeded[0], unseeded[1]):
         raise InvalidModel(
             f"the module's answers are random: a second identical call differs, {found}",
-            hint="make it deterministic (call model.eval() before tracing; replace torch.rand and "
-            "the like by an input), and save it again",
+            hint="make it deterministic (call model.eval() before tracing; replace torch.rand "
+            "and the like by an input), and save it again",
             code="nondeterministic_module",
         )
 
@@ -60,8 +60,8 @@ def _answers(
 def _stateful(found: Deviation) -> StatefulModule:
     return StatefulModule(
         f"the module keeps state between calls: a second identical call differs, {found}",
-        hint="make the state an input and an output of forward (forward(x, state) -> y, state), "
-        "and save it again",
+        hint="make the state an input and an output of forward, as in "
+        "forward(x, state) -> (y, state), and save it again",
     )
 
 

@@ -13,6 +13,7 @@ from worker.ingest import exporter, weight_names
 from worker.ingest.agreement import Converted, Deviation, deviation, error
 from worker.ingest.examples import Examples
 from worker.ingest.module import Module, load, wrap
+from worker.ingest.reasons import runtime_reason
 from worker.ingest.samples import Feed
 from worker.ingest.signature import Plan
 
@@ -20,6 +21,8 @@ Progress = Callable[[float, str], None]
 Axes = dict[str, dict[int, str]]
 
 BATCH = "batch"
+# Their outputs may have another size with other values of the same shape.
+_SIZED_BY_DATA = {"NonZero", "NonMaxSuppression", "Unique", "Compress"}
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def _choices(found: Examples, module: Module) -> list[_Choice]:
 
 
 def _stacked(found: Examples, module: Module) -> list[_Check]:
-    """Batches of twice and three times the size; none where the module itself cannot take them."""
+    """Batches of twice and three times the size; none where the module cannot take them."""
     if not found.batched:
         return []
     first, second = found.feeds[:2]
@@ -179,9 +182,8 @@ def _open(path: Path) -> Converted:
 
 
 def _not_run(what: str, failure: Exception) -> InvalidModel:
-    said = " ".join(str(failure).split())
     return InvalidModel(
-        f"the converted module does not run in ONNX Runtime: {what}: {said[-300:]}",
+        f"the converted module does not run in ONNX Runtime: {what}: {runtime_reason(failure)}",
         hint="if it is a float64 or float16 model, call model.float() before saving it; else "
         "export ONNX from the original model with torch.onnx.export",
         code="conversion_failed",
@@ -191,6 +193,7 @@ def _not_run(what: str, failure: Exception) -> InvalidModel:
 def _state_shapes(model: ir.Model, choice: _Choice) -> None:
     """Write into the outputs what the checks have shown of their shapes."""
     sizes = list(_named_sizes(choice))
+    decided = not any(node.op_type in _SIZED_BY_DATA for node in model.graph.all_nodes())
     for index, value in enumerate(model.graph.outputs):
         seen = [check.answer[index].shape for check in choice.checks]
         if len({len(shape) for shape in seen}) > 1:
@@ -198,7 +201,10 @@ def _state_shapes(model: ir.Model, choice: _Choice) -> None:
         said = value.shape
         axes = [
             _axis(
-                axis_sizes, sizes, None if said is None else said[axis], index=index, axis=axis
+                axis_sizes,
+                sizes,
+                known=decided or (said is not None and isinstance(said[axis], int)),
+                own=f"output_{index}_axis_{axis}",
             )
             for axis, axis_sizes in enumerate(zip(*seen, strict=True))
         ]
@@ -206,20 +212,15 @@ def _state_shapes(model: ir.Model, choice: _Choice) -> None:
 
 
 def _axis(
-    seen: tuple[int, ...],
-    sizes: Sequence[Mapping[str, int]],
-    said: int | ir.SymbolicDim | None,
-    *,
-    index: int,
-    axis: int,
+    seen: tuple[int, ...], sizes: Sequence[Mapping[str, int]], *, known: bool, own: str
 ) -> int | str:
-    """A size, the input axis that it always equals, or a symbol of its own."""
-    if len(set(seen)) == 1 and not isinstance(said, ir.SymbolicDim):
+    """A size that never changes, the input axis that it equals, or a symbol of its own."""
+    if known and len(set(seen)) == 1:
         return seen[0]
     for symbol in sizes[0]:
         if all(at[symbol] == size for at, size in zip(sizes, seen, strict=True)):
             return symbol
-    return f"output_{index}_axis_{axis}"
+    return own
 
 
 def _named_sizes(choice: _Choice) -> Iterator[dict[str, int]]:
@@ -236,8 +237,8 @@ def _notes(
 ) -> tuple[str, ...]:
     kind = "real samples" if found.real else "random inputs"
     notes = [
-        f"the conversion was checked on {len(choice.checks)} {kind}: it differs from TorchScript "
-        f"by at most {difference:.1e} of an output's largest magnitude"
+        f"the conversion was checked on {len(choice.checks)} {kind}: it differs from "
+        f"TorchScript by at most {difference:.1e} of an output's largest magnitude"
     ]
     free = {symbol for named in choice.axes.values() for symbol in named.values()}
     if found.batched and BATCH not in free:

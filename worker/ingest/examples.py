@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from worker.compression.errors import InvalidData
-from worker.ingest.module import reason
+from worker.ingest.reasons import torch_reason
 from worker.ingest.samples import WHOLE, Feed, Samples
 from worker.ingest.signature import Given, Plan
 
@@ -16,7 +16,7 @@ Run = Callable[[Feed], Any]
 
 @dataclass(frozen=True)
 class Examples:
-    """`feeds` are two or more of one shape, `others` of other shapes along the `varying` axes."""
+    """`feeds` are two or more of one shape, `others` of other sizes of the `varying` axes."""
 
     feeds: tuple[Feed, ...]
     others: tuple[Feed, ...]
@@ -79,10 +79,10 @@ def _failed(feed: Feed, error: Exception) -> InvalidData:
     shown = ", ".join(
         f"{name}: {array.dtype}{list(array.shape)}" for name, array in feed.items()
     )
-    said = reason(error)
+    said = torch_reason(error)
     hint = "check shapes, types and batch size; a traced module may work with one size only"
     if "CUDA" in said or "cuda" in said:
-        hint = "the module is tied to a GPU: call model.cpu() before torch.jit.trace, and save again"
+        hint = "the module is tied to a GPU: call model.cpu() before tracing it, and save again"
     return InvalidData(
         f"forward fails on the sample ({shown}): {said}", hint=hint, code="forward_failed"
     )

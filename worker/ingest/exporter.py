@@ -3,14 +3,18 @@
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from worker.compression.errors import InvalidModel
-from worker.ingest.module import Module, reason
+from worker.ingest.module import Module
+from worker.ingest.reasons import torch_reason
 from worker.ingest.samples import Feed
 
 OPSETS = (17, 20)  # the second only where an operator needs it; the exporter knows no later one
+_FUSED = ("_transformer_encoder_layer_fwd", "_native_multi_head_attention",
+          "is_autocast_enabled")  # fmt: skip
 _OPERATOR = re.compile(r"operator '?([\w:.]+)'?")
 
 
@@ -34,6 +38,7 @@ def export(
         UnsupportedOperatorError,
     )
 
+    _teach_unflatten()
     for opset in OPSETS:
         try:
             return _export(module, feed, path, outputs=outputs, axes=axes, opset=opset)
@@ -71,22 +76,70 @@ def _export(
         )
 
 
+def _teach_unflatten() -> None:
+    """The exporter's own rule loses the rank, and with it every nn.MultiheadAttention."""
+    import torch  # noqa: PLC0415 - the web process never loads torch
+    from torch.onnx import symbolic_helper  # noqa: PLC0415 - as above
+    from torch.onnx.utils import register_custom_op_symbolic  # noqa: PLC0415 - as above
+
+    def unflatten(g: Any, value: Any, axis: Any, sizes: Any) -> Any:  # noqa: ANN401 - torch's
+        rank = symbolic_helper._get_tensor_rank(value)
+        at = symbolic_helper._maybe_get_const(axis, "i")
+        parts = (
+            symbolic_helper._unpack_list(sizes)
+            if symbolic_helper._is_packed_list(sizes)
+            else None
+        )
+        if rank is None or not isinstance(at, int) or parts is None:
+            return symbolic_helper._unimplemented("unflatten", "its sizes are not known")
+        one = g.op("Constant", value_t=torch.tensor([1]))
+        shape = g.op("Shape", value)
+        places = [g.op("Constant", value_t=torch.tensor([place])) for place in range(rank)]
+        kept = [g.op("Gather", shape, place, axis_i=0) for place in places]
+        made = [g.op("Reshape", part, one) for part in parts]
+        at %= rank
+        final = g.op("Concat", *kept[:at], *made, *kept[at + 1 :], axis_i=0)
+        return g.op("Reshape", value, final)
+
+    for opset in OPSETS:
+        register_custom_op_symbolic("aten::unflatten", unflatten, opset)
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter warns its own user, at every use; ours cannot act on any of it."""
-    with warnings.catch_warnings():
-        for category in (DeprecationWarning, FutureWarning, UserWarning):
-            warnings.filterwarnings("ignore", category=category, module=r"torch\b.*")
-        yield
+    # No public door: its switch for this log is tested as a function, so it is always on.
+    from torch.onnx._internal.torchscript_exporter import (  # noqa: PLC0415 - as above
+        utils as internals,
+    )
+
+    logging = internals.setup_onnx_logging
+    internals.setup_onnx_logging = lambda verbose: nullcontext()  # type: ignore[assignment,return-value]
+    try:
+        with warnings.catch_warnings():
+            for category in (DeprecationWarning, FutureWarning, UserWarning):
+                warnings.filterwarnings("ignore", category=category, module=r"torch\b.*")
+            yield
+    finally:
+        internals.setup_onnx_logging = logging
 
 
 def _failed(error: Exception) -> InvalidModel:
-    said = reason(error)
+    said = torch_reason(error)
     operator = _OPERATOR.search(said)
     name = f" at the operator {operator[1]}" if operator else ""
+    hint = (
+        "export ONNX from the original model with torch.onnx.export(model.eval(), (example,), "
+        "'model.onnx') and send that"
+    )
+    if any(fused in str(error) for fused in _FUSED):
+        hint = (
+            "it uses PyTorch's fused attention: call "
+            "torch.backends.mha.set_fastpath_enabled(False), then torch.jit.trace, not script, "
+            "and send that"
+        )
     return InvalidModel(
         f"the TorchScript module cannot be converted to ONNX{name}: {said}",
-        hint="export ONNX from the original model with torch.onnx.export(model.eval(), "
-        "(example,), 'model.onnx') and send that",
+        hint=hint,
         code="conversion_failed",
     )

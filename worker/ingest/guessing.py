@@ -48,7 +48,7 @@ def _from_weights(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _traced(path: Path) -> list[dict[str, Any]]:
-    """Shapes and types of the inputs that a module was traced with; by opcodes, not unpickled."""
+    """Shapes and types of the inputs that a module was traced with; nothing is unpickled."""
     for entry in archive.entries(path):
         if entry.name.endswith(_TRACED):
             try:
@@ -62,7 +62,8 @@ def _tensors(data: bytes) -> list[dict[str, Any]]:
     """Every `_rebuild_tensor_v2(storage, offset, sizes, ...)`: the numbers after a storage."""
     found: list[dict[str, Any]] = []
     memo: dict[int, str] = {}
-    dtype, last, numbers = "float32", "", None
+    dtype, last = "float32", ""
+    numbers: list[int] | None = None
     for opcode, argument, _ in pickletools.genops(BytesIO(data)):
         if opcode.name == "GLOBAL":
             last = str(argument).split(" ")[-1]

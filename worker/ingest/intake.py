@@ -13,8 +13,8 @@ from worker.ingest.sniff import Format, recognise
 class Ingested:
     """The ONNX file (an ONNX upload stays where it is), and what the report should say of it.
 
-    `facts` is plain JSON: for TorchScript `free_axes`, `opset`, `largest_difference` (relative to
-    an output's largest magnitude) and `checked_on` (number of feeds).
+    `facts` is plain JSON: for TorchScript `free_axes`, `opset`, `largest_difference` (relative
+    to an output's largest magnitude) and `checked_on` (number of feeds).
     """
 
     path: Path
@@ -32,13 +32,13 @@ def ingest(
     samples_path: Path | None = None,
     progress: Callable[[float, str], None] = lambda share, message: None,
 ) -> Ingested:
-    """Make an ONNX file of an upload: `out` where something is converted. Writes in `workdir` only.
+    """Make an ONNX file of an upload: `out` where something is converted.
 
-    `inputs` and `samples_path` tell TorchScript's input shapes (DESIGN.md 3.3). Imported torch
-    stays loaded; untrusted files belong in the sandboxed child.
+    `inputs` and `samples_path` tell TorchScript's input shapes (DESIGN.md 3.3). Writes in
+    `workdir` and `out` only; untrusted files belong in the sandboxed child all the same.
 
     Raises:
-        CompressionError: refused by name, damaged, not convertible; each with a code and a remedy.
+        CompressionError: refused by name, damaged, not convertible; with a code and a remedy.
     """
     progress(0.0, "recognising the upload")
     match recognise(path):

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from worker.compression.errors import InvalidModel
+from worker.ingest.reasons import torch_reason
 from worker.ingest.samples import Feed
 from worker.ingest.signature import Argument, Plan, Value
 
 INNER = "inner"
-_MAX_REASON = 300
 _UNKNOWN_OPERATOR = re.compile(r"Unknown builtin op: ([\w:]+)")
 
 
@@ -48,7 +48,7 @@ def load(path: Path) -> Any:  # noqa: ANN401 - a ScriptModule; torch is not impo
     import torch  # noqa: PLC0415 - the web process never loads torch
 
     try:
-        return torch.jit.load(str(path), map_location="cpu").eval()
+        return torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, OSError) as error:
         unknown = _UNKNOWN_OPERATOR.search(str(error))
         if unknown:
@@ -59,12 +59,16 @@ def load(path: Path) -> Any:  # noqa: ANN401 - a ScriptModule; torch is not impo
                 code="unsupported_operator",
             ) from error
         raise InvalidModel(
-            f"the TorchScript file cannot be opened: {reason(error)}",
+            f"the TorchScript file cannot be opened: {torch_reason(error)}",
             hint="save it again with torch.jit.save, with PyTorch 2, and send all of it",
         ) from error
 
 
-def run_raw(module: Any, feed: Feed, constants: Mapping[str, Value]) -> Any:  # noqa: ANN401 - whatever forward returns
+def run_raw(
+    module: Any,  # noqa: ANN401 - a ScriptModule
+    feed: Feed,
+    constants: Mapping[str, Value],
+) -> Any:  # noqa: ANN401 - whatever forward returns
     """Call the module by argument names; answers what it returns, of whatever structure."""
     import torch  # noqa: PLC0415 - the web process never loads torch
 
@@ -73,14 +77,18 @@ def run_raw(module: Any, feed: Feed, constants: Mapping[str, Value]) -> Any:  # 
         return module(**tensors, **constants)
 
 
-def wrap(module: Any, planned: Plan, results: Sequence[str]) -> Module:  # noqa: ANN401 - a ScriptModule
+def wrap(
+    module: Any,  # noqa: ANN401 - a ScriptModule
+    planned: Plan,
+    results: Sequence[str],
+) -> Module:
     """Put a forward around the module that passes the constants and returns tensors only.
 
     `results` are expressions over `result__`, as `output_expressions` gives them.
     """
     import torch  # noqa: PLC0415 - the web process never loads torch
 
-    class Wrapper(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
+    class Wrapper(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             setattr(self, INNER, module)
@@ -170,12 +178,3 @@ def _array(tensor: Any) -> np.ndarray:  # noqa: ANN401 - a torch.Tensor
         raise _no_tensor("forward returns a quantized tensor; dequantize it in the module")
     array: np.ndarray = tensor.detach().cpu().numpy()
     return array
-
-
-def reason(error: Exception) -> str:
-    """The one line of a TorchScript or exporter error that says what happened."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if re.match(r"\w*(Error|Exception): ", line)]
-    line = telling[-1] if telling else next(iter(lines), type(error).__name__)
-    line = re.sub(r"^(RuntimeError|builtins\.\w+): ", "", line)
-    return line if len(line) <= _MAX_REASON else line[:_MAX_REASON] + "..."

@@ -13,12 +13,12 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from worker.compression.errors import InvalidModel
 from worker.compression.graph import session
 from worker.ingest import archive
+from worker.ingest.reasons import runtime_reason
 from worker.ingest.refusals import refusal
 
 _KNOWN_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc",
                   "com.ms.internal.nhwc"}  # fmt: skip
 _TRAINING_DOMAINS = ("ai.onnx.training", "ai.onnx.preview.training")
-_MAX_REASON = 300
 _UNKNOWN = re.compile(
     r"Could not find an implementation for ([\w.:]+\(\d+\))|"
     r"No Op registered for ([\w.:]+)|([\w.:]+)\(-?\d+\) is not a registered"
@@ -42,6 +42,11 @@ def unpack(path: Path, folder: Path) -> Path:
             if inside == "." or entry.name.startswith(f"{inside}/"):
                 _extract(opened, entry, folder / entry.name)
     return folder / model
+
+
+def not_a_model(path: Path) -> InvalidModel:
+    """What is said of an .onnx file in a zip that is something else."""
+    return refusal("unknown_format", f"{path.name[:60]!r} in the zip is not an ONNX file")
 
 
 def _is_file(entry: archive.Entry) -> bool:
@@ -211,8 +216,9 @@ def _check_training(model: onnx.ModelProto) -> None:
 
 
 def _is_true(tensor: onnx.TensorProto | None) -> bool:
-    return tensor is not None and (bool(tensor.int32_data) and bool(tensor.int32_data[0])
-                                   or tensor.raw_data == b"\x01")  # fmt: skip
+    if tensor is None:
+        return False
+    return tensor.raw_data == b"\x01" or any(tensor.int32_data)
 
 
 def _training(what: str) -> InvalidModel:
@@ -227,7 +233,7 @@ def _run_checker(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=False)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        said = _short(error)
+        said = runtime_reason(error)
         raise InvalidModel(
             f"the ONNX checker refuses the model: {said}", hint=_EXPORT_AGAIN
         ) from error
@@ -241,15 +247,5 @@ def _load(path: Path) -> None:
         if unknown:
             raise _unsupported(next(name for name in unknown.groups() if name)) from error
         raise InvalidModel(
-            f"ONNX Runtime cannot load the model: {_short(error)}", hint=_EXPORT_AGAIN
+            f"ONNX Runtime cannot load the model: {runtime_reason(error)}", hint=_EXPORT_AGAIN
         ) from error
-
-
-def _short(error: Exception) -> str:
-    """The first sentences of a C++ message, without source places and file paths."""
-    said = " ".join(str(error).split())
-    said = re.sub(r"ONNX Runtime cannot load [^:]*: ", "", said)
-    said = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", said)
-    said = re.sub(r"(/[\w.+-]+)+/", "", said)
-    said = re.split(r" ==> Context| \(op_type:.{400}", said)[0]
-    return said if len(said) <= _MAX_REASON else said[:_MAX_REASON] + "..."

@@ -1,4 +1,4 @@
-"""Walk the top-level tags of a protobuf message by hand: no parsing, no allocation by what it claims."""
+"""Walk the tags of a protobuf message: no parsing, no allocation by what it claims."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

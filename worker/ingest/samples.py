@@ -74,7 +74,7 @@ class Samples:
         return list(dict.fromkeys([0, *range(1, min(count, 2)), order[0], order[-1]]))
 
     def feed(self, index: int, rows: Mapping[str, int]) -> Feed:
-        """Sample `index`: a stored array, or `rows` rows of one (0: `x[i]` without its axis)."""
+        """Sample `index`: a stored array, or `rows` rows of one (0: `x[i]`, WHOLE: all)."""
         return {
             name: _read(self.path, arrays[index], None, 0)
             if self.apart

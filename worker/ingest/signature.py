@@ -15,6 +15,7 @@ DType = Literal[
 Value = bool | int | float | str | None | list[bool | int | float | str]
 Kind = Literal["tensor", "value", "other"]
 
+_WRAP = "wrap the model in a module whose forward takes tensors, and trace or script that"
 _SCALARS = ("int", "float", "bool", "str")
 _EXAMPLES = {"int": 1, "float": 1.0, "bool": True, "str": "text"}
 
@@ -76,9 +77,10 @@ def arguments(module: Any) -> tuple[Argument, ...]:  # noqa: ANN401 - torch is n
         for item in listed
     )
     if not any(argument.kind == "tensor" for argument in found):
+        takes = ", ".join(f"{argument.name}: {argument.type}" for argument in found)
         raise InvalidModel(
-            "forward takes no tensor",
-            hint="a model to be compressed must have at least one tensor as its input",
+            f"forward takes no tensor, but ({takes})",
+            hint=_WRAP,
             code="unsupported_input",
         )
     return found
@@ -168,7 +170,7 @@ def _check_left_out(argument: Argument) -> None:
         raise InvalidModel(
             f"forward's argument {argument.name} is a {argument.type}; "
             "only tensors and plain values can become inputs",
-            hint="wrap the model in a module whose forward takes tensors, and trace or script that",
+            hint=_WRAP,
             code="unsupported_input",
         )
 
@@ -218,12 +220,13 @@ def check_known(
     if not missing:
         return
     example = json.dumps({**_said(planned), **{name: guess[name] for name in missing}})
-    one = len(missing) == 1
+    data = f"send calibration data, an .npz whose keys are {', '.join(planned.tensors)}: " \
+        "shapes are taken from it"  # fmt: skip
+    only_values = not set(missing) & set(planned.tensors)
     raise MissingInputs(
-        f"TorchScript does not say what {', '.join(missing)} {'is' if one else 'are'} like; "
-        f"send `inputs` with your own sizes and values, such as {example}",
-        hint="or send calibration data, an .npz whose keys are "
-        f"{', '.join(planned.tensors)}: shapes are taken from it",
+        f"TorchScript does not say what {', '.join(missing)} should be; send `inputs` with "
+        f"your own sizes and values, such as {example}",
+        hint="put the values into `inputs` as shown" if only_values else f"or {data}",
     )
 
 

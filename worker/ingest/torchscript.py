@@ -1,4 +1,4 @@
-"""TorchScript to ONNX: shapes from data or `inputs`; each conversion is held against the module."""
+"""TorchScript to ONNX: shapes from data or `inputs`, and what a module must not do."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -28,7 +28,7 @@ def convert(
     samples_path: Path | None,
     progress: Progress,
 ) -> Conversion:
-    """Write `out`, whose inputs are named as forward's arguments and whose outputs `output_0`, ...
+    """Write `out`: its inputs are named as forward's arguments, its outputs `output_0`, ...
 
     Raises:
         InvalidModel, StatefulModule, MissingInputs, InvalidData, InvalidRecipe: what stands in
@@ -48,7 +48,10 @@ def convert(
 
 
 def _plan(
-    path: Path, module: Any, inputs: Mapping[str, Any] | None, samples_path: Path | None
+    path: Path,
+    module: Any,  # noqa: ANN401 - a ScriptModule
+    inputs: Mapping[str, Any] | None,
+    samples_path: Path | None,
 ) -> tuple[Plan, Samples | None]:
     takes = signature.arguments(module)
     names = [argument.name for argument in takes]
@@ -79,7 +82,10 @@ def _values_in_data(
 
 
 def _first_call(
-    path: Path, module: Any, planned: Plan, samples: Samples | None
+    path: Path,
+    module: Any,  # noqa: ANN401 - a ScriptModule
+    planned: Plan,
+    samples: Samples | None,
 ) -> tuple[Source, Examples]:
     """Call the module once: which reading of the data fits, and what it returns."""
 
@@ -92,7 +98,7 @@ def _first_call(
     return Source(path, planned, tuple(output_expressions(module, result))), found
 
 
-def _numpy_type(dtype: Any) -> np.dtype | None:
+def _numpy_type(dtype: Any) -> np.dtype | None:  # noqa: ANN401 - a torch.dtype
     import torch  # noqa: PLC0415 - the web process never loads torch
 
     if dtype == torch.bfloat16:

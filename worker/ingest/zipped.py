@@ -1,4 +1,4 @@
-"""What a zip holds, by the names of its entries: TorchScript, ONNX with its data, or a refusal."""
+"""What a zip holds, by its entries' names: TorchScript, ONNX with its data, or a refusal."""
 
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
