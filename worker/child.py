@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from worker.isolation import Channel, Request, enter, is_out_of_memory
+from worker.isolation import Channel, Request, enter, is_out_of_memory, problem
 
 #: The share of the whole that reading and converting the upload takes.
 INGEST_SHARE = 0.05
@@ -29,7 +29,7 @@ def main() -> int:
         content = _encoded(job.run())
     except Exception as error:  # whatever a stranger's model can raise
         traceback.print_exception(error)
-        content = _encoded({"ok": False, "error": problem(error, job.stage, channel.folder)})
+        content = _encoded({"ok": False, "error": explained(error, job.stage, channel.folder)})
     unfinished = channel.folder / f"{RESULT_FILE}.part"
     unfinished.write_text(content)
     unfinished.replace(channel.folder / RESULT_FILE)
@@ -51,9 +51,12 @@ class Job:
 
     def run(self) -> dict[str, Any]:
         self._progress("convert", 0.0, "reading the upload")
+        from worker.compression import Recipe  # noqa: PLC0415 - after the seal
         from worker.ingest import ingest  # noqa: PLC0415 - after the seal
 
         request = self._request
+        if request.kind == "compress":
+            Recipe.parse(request.recipe)  # a conversion takes minutes: refuse before it
         work = self._folder / "ingest"
         work.mkdir()
         taken = ingest(
@@ -114,40 +117,37 @@ class Job:
         self._progress(stage, INGEST_SHARE + (1 - INGEST_SHARE) * share, message)
 
 
-def problem(error: Exception, stage: str, folder: Path) -> dict[str, Any]:
+def explained(error: Exception, stage: str, folder: Path) -> dict[str, Any]:
     """What the user is told about an exception; the traceback goes to the log only."""
     # Before the library's own errors: it may have wrapped what an allocation brought about.
     if any(is_out_of_memory(cause) for cause in _causes(error)):
-        return _problem(
-            stage,
+        return problem(
+            f"the job needed more memory than it may use, at the stage {stage}",
             code="out_of_memory",
-            message=f"the job needed more memory than it may use, at the stage {stage}",
             hint="send fewer or smaller calibration samples, or allow jobs more memory",
+            stage=stage,
         )
     if any(isinstance(one, OSError) and one.errno in NO_SPACE for one in _causes(error)):
-        return _problem(
-            stage,
+        return problem(
+            f"the job needed more disk than it may use, at the stage {stage}",
             code="disk_limit",
-            message=f"the job needed more disk than it may use, at the stage {stage}",
             hint="send fewer calibration samples, or allow jobs more disk",
+            stage=stage,
         )
     from worker.compression import CompressionError  # noqa: PLC0415 - after the seal
 
     if isinstance(error, CompressionError):
-        return _problem(
-            stage,
-            code=error.code,
-            message=error.message.replace(f"{folder}/", ""),
-            hint=error.hint,
-            errors=error.errors,
+        message = error.message.replace(f"{folder}/", "")
+        return problem(
+            message, code=error.code, hint=error.hint, stage=stage, errors=error.errors
         )
     number = uuid.uuid4().hex[:8]
     sys.stderr.write(f"internal error {number} at the stage {stage}\n")
-    return _problem(
-        stage,
+    return problem(
+        f"something went wrong on our side at the stage {stage} (error {number})",
         code="internal_error",
-        message=f"something went wrong on our side at the stage {stage} (error {number})",
         hint="report it with this number: the log has the details",
+        stage=stage,
     )
 
 
@@ -157,23 +157,6 @@ def _causes(error: BaseException) -> list[BaseException]:
     while (cause := found[-1].__cause__) is not None and cause not in found:
         found.append(cause)
     return found
-
-
-def _problem(
-    stage: str,
-    *,
-    code: str,
-    message: str,
-    hint: str | None,
-    errors: list[dict[str, str]] | None = None,
-) -> dict[str, Any]:
-    return {
-        "code": code,
-        "message": message,
-        "hint": hint,
-        "stage": stage,
-        "errors": errors or [],
-    }
 
 
 def measure() -> int:

@@ -5,7 +5,7 @@ first call.
 """
 
 from worker.isolation.channel import Channel, enter
-from worker.isolation.ended import Cause, Ended, is_out_of_memory
+from worker.isolation.ended import Cause, Ended, is_out_of_memory, problem
 from worker.isolation.folders import remove_folder
 from worker.isolation.job import run_child
 from worker.isolation.limits import Limits, default_limits
@@ -30,6 +30,7 @@ __all__ = [
     "is_out_of_memory",
     "layers",
     "open_result",
+    "problem",
     "remove_folder",
     "run_child",
     "self_test",

@@ -1,7 +1,7 @@
 """How a child ended, and what to tell the user about it."""
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -86,6 +86,24 @@ def cause_without_result(output: str) -> Cause:
     return Cause.DISK_LIMIT if "No space left on device" in output else Cause.FAILED
 
 
+def problem(
+    message: str,
+    *,
+    code: str,
+    hint: str | None,
+    stage: str | None = None,
+    errors: Sequence[Mapping[str, str]] = (),
+) -> dict[str, Any]:
+    """An error as it goes on record and to the user."""
+    return {
+        "code": code,
+        "message": message,
+        "hint": hint,
+        "stage": stage,
+        "errors": list(errors),
+    }
+
+
 def explain(
     cause: Cause, *, stage: str | None, limits: Limits, number: int | None
 ) -> dict[str, Any]:
@@ -120,7 +138,7 @@ def explain(
         ),
     }[cause]
     code = "internal_error" if cause is Cause.FAILED else str(cause)
-    return {"code": code, "message": message, "hint": hint, "stage": stage, "errors": []}
+    return problem(message, code=code, hint=hint, stage=stage)
 
 
 def _gib(size: int) -> str:

@@ -12,6 +12,7 @@ from worker.isolation.ended import (
     cause_of_signal,
     cause_without_result,
     explain,
+    problem,
 )
 from worker.isolation.folders import give, own_uid
 from worker.isolation.landlock import NEWEST_ABI
@@ -187,10 +188,8 @@ def unsealed(layers: Mapping[str, str]) -> dict[str, Any]:
     lacking = "; ".join(
         f"{name}: {state}" for name, state in layers.items() if state[:2] != "ok"
     )
-    return {
-        "code": "sandbox_unavailable",
-        "message": f"this machine cannot seal a job as sandbox=required demands ({lacking})",
-        "hint": "run the worker on Linux with Landlock and seccomp, or set sandbox=auto",
-        "stage": None,
-        "errors": [],
-    }
+    return problem(
+        f"this machine cannot seal a job as sandbox=required demands ({lacking})",
+        code="sandbox_unavailable",
+        hint="run the worker on Linux with Landlock and seccomp, or set sandbox=auto",
+    )

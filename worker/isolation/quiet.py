@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,8 @@ from pathlib import Path
 from worker.isolation.process import Process
 from worker.isolation.watch import Clock
 
-#: The library takes the same lock when it measures in a process of its own.
-MEASURING_LOCK = Path("/tmp/modelpress-measuring.lock")  # noqa: S108 - one place for all users
+#: The library takes the same lock when it measures in a process without a supervisor.
+MEASURING_LOCK = Path(tempfile.gettempdir()) / "modelpress-measuring.lock"
 
 #: Waiting for others' measurements ends here, and so does one's own: nobody starves.
 WAIT_SECONDS = 120
@@ -21,8 +22,8 @@ HOLD_SECONDS = 120
 IDLE_SECONDS = 5
 IDLE_SECONDS_AFTER_FAILURE = 1
 WINDOW_SECONDS = 0.25
-#: Cores' worth of other work that a timing bears.
-BUSY_CORES = 0.2
+#: Share of all cores that others may use while a timing counts.
+BUSY_SHARE = 0.1
 
 
 class MeasuringLock:
@@ -77,18 +78,19 @@ class MeasuringLock:
 
 
 class BusyCores:
-    """How many cores of the host were at work since the last look."""
+    """Which share of the host's cores was at work since the last look."""
 
     def __init__(self) -> None:
         self._since, self._last = time.monotonic(), _jiffies()
 
     def look(self) -> float | None:
-        """Cores' worth of work, or None while too little time has passed to tell."""
+        """That share, or None while too little time has passed to tell."""
         passed = time.monotonic() - self._since
         if passed < WINDOW_SECONDS:
             return None
         now = _jiffies()
-        busy = (now - self._last) / os.sysconf("SC_CLK_TCK") / passed
+        seconds = (now - self._last) / os.sysconf("SC_CLK_TCK")
+        busy = seconds / passed / (os.cpu_count() or 1)
         self._since, self._last = time.monotonic(), now
         return busy
 
@@ -158,7 +160,7 @@ class Quiet:
         if self._waiting_since is None or self._busy is None:
             return
         busy = self._busy.look()
-        if busy is not None and busy <= BUSY_CORES:
+        if busy is not None and busy <= BUSY_SHARE:
             self._patience = IDLE_SECONDS
             self._reply(True)
         elif held > self._patience:
