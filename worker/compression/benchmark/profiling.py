@@ -26,7 +26,7 @@ _SECONDS = 0.5
 _FEWEST, _MOST = 5, 30
 _END = "_kernel_time"
 # What ONNX Runtime's optimizers add to the name of a node, or of the output it is named after.
-_ADDED = re.compile(r"(_nchwc|_token_\d+|_quant|/\w+Fusion/|_nhwc)$|^fused |^.*__Inline_\d+__")
+_ADDED = re.compile(r"(_nchwc|_token_\d+|_quant|/\w+Fusion/?|_nhwc)$|^fused |^.*__Inline_\d+__")
 _ONLY_PASSED_ON = frozenset(
     {"Relu", "Clip", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid", "Add"}
 )
@@ -101,7 +101,7 @@ class Names:
         """The node of this name, else the one whose output the kernel is named after."""
         for name in _bare(kernel):
             if name in self._nodes:
-                return self._nodes[name]
+                return _fused_into(self._nodes[name], provider_op)
             if name in self._makers:
                 return _fused_into(self._makers[name], provider_op)
         return None
