@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from app.processes import KeptAlive
+from worker.folders import make_private
 from worker.jobs import migrate
 from worker.services import build_services
 from worker.settings import Settings
@@ -70,8 +71,7 @@ def _refuse_open(settings: Settings) -> None:
 def _only_instance(data_dir: Path) -> Iterator[None]:
     """Hold the lock of the data folder."""
     try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (data_dir / "serve.lock").open("w")
+        lock = (make_private(data_dir) / "serve.lock").open("w")
     except OSError as error:
         raise CannotServe(f"{data_dir} cannot be used: {error.strerror}") from None
     with lock:
@@ -99,7 +99,7 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
                 continue
             where = f"{settings.host}:{settings.port}"
             raise CannotServe(
-                f"{where} cannot be bound ({os.strerror(error.errno or 0)}): choose another --port"
+                f"{where} cannot be bound: {os.strerror(error.errno or 0)}; choose another --port"
             ) from None
     with listener:
         yield listener

@@ -45,7 +45,6 @@ class Services:
 
 def build_services(settings: Settings, *, pooled: bool = True) -> Services:
     """Build everything the settings describe; connections are made when first used."""
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     make_folders(settings)
     database = Database(settings.database, pooled=pooled)
     return Services(

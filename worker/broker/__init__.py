@@ -9,6 +9,7 @@ from typing import Any
 
 from celery import Celery
 
+from worker.folders import make_private
 from worker.settings import Settings
 
 TASK = "modelpress.run"
@@ -106,7 +107,7 @@ def _folders(root: Path) -> dict[str, Any]:
 def make_folders(settings: Settings) -> None:
     """Make the folders that the embedded broker needs."""
     for name in ("messages", "control"):
-        (settings.data_dir / "broker" / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(settings.data_dir / "broker" / name)
 
 
 class Publisher:

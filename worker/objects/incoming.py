@@ -11,6 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
+from worker.folders import make_private
+
 if TYPE_CHECKING:
     from worker.objects.base import StoredObject
 
@@ -27,8 +29,7 @@ class Incoming:
         keep: "Callable[[Path, int, str], StoredObject]",
         expected_bytes: int | None = None,
     ) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.path = folder / uuid4().hex
+        self.path = make_private(folder) / uuid4().hex
         self.bytes = 0
         self._keep = keep
         self._hash = hashlib.sha256()

@@ -9,6 +9,7 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
+from worker.folders import make_private
 from worker.objects.base import (
     PIECE_BYTES,
     ObjectMissing,
@@ -27,8 +28,7 @@ class LocalStore:
 
     def __init__(self, root: Path | str) -> None:
         self._root = Path(root).expanduser().absolute()
-        self._spool = self._root / _SPOOL
-        self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._spool = make_private(self._root / _SPOOL)
 
     def receive(self, owner_id: str, *, expected_bytes: int | None = None) -> Incoming:
         def keep(path: Path, size: int, sha256: str) -> StoredObject:
@@ -90,8 +90,8 @@ class LocalStore:
         """Rename a synced file into place and sync the folders on the way."""
         target = self._path(key)
         while True:
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
+                make_private(target.parent)
                 path.rename(target)
                 break
             except FileNotFoundError:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
+from worker.folders import make_private
 from worker.objects.base import (
     PIECE_BYTES,
     ObjectMissing,
@@ -28,8 +29,7 @@ class S3Store:
         address = urlsplit(url)
         self._bucket = address.netloc
         self._prefix = address.path.strip("/")
-        self._spool = spool
-        spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._spool = make_private(spool)
 
     @cached_property
     def _client(self) -> Any:  # noqa: ANN401 - boto3 makes its classes at run time

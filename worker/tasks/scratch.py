@@ -5,15 +5,14 @@ import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from worker.folders import make_private
 from worker.jobs import Job
 
 
 @contextlib.contextmanager
 def scratch_folder(root: Path, job: Job) -> Iterator[Path]:
     """A private folder for one attempt."""
-    folder = root / str(job.lease_id)
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.mkdir(mode=0o700)
+    folder = make_private(root / str(job.lease_id))
     try:
         yield folder
     finally:
