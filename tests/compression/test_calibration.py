@@ -334,10 +334,8 @@ def test_arrays_that_no_input_takes_are_told(tmp_path):
 
 def test_memory_does_not_grow_with_the_number_of_samples(tmp_path):
     for count in (32, 320):
-        np.savez(
-            tmp_path / f"{count}.npz",
-            x=np.random.default_rng(0).random((count, 3, 112, 112), np.float32),
-        )
+        x = np.random.default_rng(0).random((count, 3, 112, 112), np.float32)
+        np.savez(tmp_path / f"{count}.npz", x=x)
     script = """
 import sys
 from pathlib import Path
@@ -345,10 +343,11 @@ import numpy as np
 from worker.compression.benchmark import peak_memory_of_self
 from worker.compression.calibration import open_samples
 from worker.compression.graph import InputSpec
+folder = Path(sys.argv[1])
+spec = InputSpec("x", np.dtype("f4"), ("N", 3, 112, 112))
 for count in (32, 320):
-    folder = Path(sys.argv[1])
-    spec = InputSpec("x", np.dtype("f4"), ("N", 3, 112, 112))
-    samples = open_samples(folder / f"{count}.npz", [spec], workdir=folder, source="calibration")
+    path = folder / f"{count}.npz"
+    samples = open_samples(path, [spec], workdir=folder, source="calibration")
     assert sum(feed["x"].shape[0] for feed in samples) == count
     print(peak_memory_of_self())
 """
@@ -404,7 +403,7 @@ def test_layout_color_and_type_are_the_recipes(tmp_path):
 )
 def test_a_wide_image_is_cut_padded_or_squeezed(tmp_path, resize, corner, center):
     image = Image.new("L", (32, 16))
-    image.paste(255, (8, 0, 24, 16))
+    image.paste(255, (6, 0, 26, 16))
     image.save(tmp_path / "a.png")
     recipe = Images(resize=resize, scale=1, color="gray", size=(8, 8))
     spec = InputSpec("image", F32, (None, 1, None, None))
