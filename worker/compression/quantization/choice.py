@@ -213,8 +213,8 @@ def _range_refusal(
     made = [] if float_outputs and node.op_type in FLOAT_OUTPUT else list(node.outputs)
     absent = absorbed([user for value in made for user in value.consumers()])
     for value in [*read, *made]:
-        name = absent.get(value.name or "", value.name or "")
-        seen = observed.get(name)
+        name = value.name or ""
+        seen = observed.get(name) or observed.get(absent.get(name, name))
         producer = value.producer()
         if seen is None and producer is not None and producer.op_type in _SAME_SCALE:
             continue

@@ -54,12 +54,13 @@ def insert(
     with _quiet():
         quantizer = _quantizer(proto, nodes, _tensor_data(nodes, ranges), options)
         quantizer.quantize_model()
-        quantizer.model.topological_sort()
     result = quantizer.model.model
     kept = [entry for entry in result.metadata_props if entry.key != _INFERRED[0]]
     del result.metadata_props[:]
     result.metadata_props.extend(kept)
     quantized: ir.Model = ir.from_proto(result)
+    # The quantizer's own sort does not see what bodies of If and Loop read.
+    quantized.graph.sort()
     return quantized
 
 

@@ -8,13 +8,14 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from worker.compression import graph
-from worker.compression.cleaning import constants_lifted, opset_raised
+from worker.compression.cleaning import constants_lifted, opset_raised, shapes_inferred
 from worker.compression.errors import PassFailed
 from worker.compression.quantization.halves import widen
 
 _OLDEST_OPSET = 13
 # The inputs of an operator that hold the data to quantize.
 _DATA_INPUTS = {"Conv": (1,), "Gemm": (1,), "MatMul": (0, 1), "Gather": (0,)}
+_BIAS_INPUTS = {"Conv": 2, "Gemm": 2}
 # What onnxruntime's quantizer appends to a tensor's name; it takes over a tensor that has the
 # name already, with whatever that tensor holds.
 _SUFFIXES = (
@@ -34,8 +35,11 @@ def prepare(model: ir.Model) -> ir.Model:
         model = _raised(model)
     graph.name_nodes(model)
     widen(model)
+    model = shapes_inferred(model)
     _fold_weights(model)
+    _fuse_biases(model)
     _part_roles(model)
+    _part_biases(model)
     _free_names(model)
     return common.RemoveUnusedNodesPass()(model).model
 
@@ -90,6 +94,64 @@ def _part_roles(model: ir.Model) -> None:
             node.replace_input_with(index, copies[value, role])
 
 
+def _part_biases(model: ir.Model) -> None:
+    """Give every layer a bias of its own: its scale is that of the layer's input and weight.
+
+    The quantizer does so too, under a name that it does not check: basic_pitch has a bias
+    `conv1d_25`, whose copy `conv1d_252` is the name of an activation.
+    """
+    taken: set[ir.Value] = set()
+    for node in list(model.graph):
+        index = _BIAS_INPUTS.get(node.op_type)
+        bias = node.inputs[index] if index is not None and index < len(node.inputs) else None
+        if index is None or bias is None or bias.const_value is None:
+            continue
+        if bias in taken or any(use.node.op_type not in _BIAS_INPUTS for use in bias.uses()):
+            copy = _initializer(model, f"{bias.name}_of_{node.name}", bias.const_value.numpy())
+            node.replace_input_with(index, copy)
+        taken.add(bias)
+
+
+def _fuse_biases(model: ir.Model) -> None:
+    """Turn MatMul and Add of rank 2 into Gemm.
+
+    ONNX Runtime does so at load; behind Q and DQ its Gemm would then stay float, since the
+    bias is no int32.
+    """
+    for node in list(model.graph):
+        add = _bias_add(node)
+        if add is None:
+            continue
+        added = next(v for v in add.inputs if v is not None and v is not node.outputs[0])
+        flat = added.const_value.numpy().ravel() if added.const_value is not None else None
+        bias = added if flat is None else _initializer(model, f"{node.name}_bias", flat)
+        made = ir.node("Gemm", [*node.inputs, bias], name=node.name, num_outputs=1)
+        made.outputs[0].type, made.outputs[0].shape = add.outputs[0].type, add.outputs[0].shape
+        name = add.outputs[0].name
+        model.graph.insert_before(node, made)
+        add.outputs[0].replace_all_uses_with(made.outputs[0], replace_graph_outputs=True)
+        model.graph.remove([add, node], safe=True)
+        made.outputs[0].name = name
+
+
+def _bias_add(node: ir.Node) -> ir.Node | None:
+    """The Add that gives a MatMul of rank 2 its bias."""
+    made = node.outputs[0]
+    if node.op_type != "MatMul" or node.domain or len(made.uses()) != 1:
+        return None
+    left, right = node.inputs
+    if left is None or right is None or right.const_value is None or made.is_graph_output():
+        return None
+    add = next(iter(made.uses())).node
+    bias = [value for value in add.inputs if value is not made]
+    tensor = bias[0].const_value if len(bias) == 1 and bias[0] is not None else None
+    flat = left.shape is not None and len(left.shape) == 2 and len(right.const_value.shape) == 2
+    if add.op_type != "Add" or add.graph is not node.graph or tensor is None or not flat:
+        return None
+    channels = right.const_value.shape[1]
+    return add if tuple(tensor.shape) in {(channels,), (1, channels)} else None
+
+
 def _free_names(model: ir.Model) -> None:
     """Rename tensors whose names the quantizer would take for its own."""
     held = [value for part in model.graphs() for value in part.initializers.values()]
@@ -116,6 +178,10 @@ def _computed(source: ir.Value, path: Sequence[ir.Node]) -> np.ndarray:
 
 
 def _initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
+    held = model.graph.initializers
+    made = {value.name for node in model.graph.all_nodes() for value in node.outputs}
+    while name in held or name in made:
+        name += "_"
     value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
     model.graph.register_initializer(value)
     return value
