@@ -18,9 +18,8 @@ def test_every_preset_survives_its_own_json(name: str) -> None:
 
 
 def test_passes_keep_their_order_and_their_types() -> None:
-    recipe = Recipe.parse(
-        {"passes": [{"method": "magnitude_pruning", "amount": 0.3}, {"method": "graph_cleaning"}]}
-    )
+    pruning = {"method": "magnitude_pruning", "amount": 0.3}
+    recipe = Recipe.parse({"passes": [pruning, {"method": "graph_cleaning"}]})
     assert [pass_.method for pass_ in recipe.passes] == ["magnitude_pruning", "graph_cleaning"]
 
 

@@ -66,6 +66,7 @@ def evidence(**changed: object) -> Evidence:
     return Evidence(**{**given, **changed})
 
 
+UNRELIABLE = [latency("unreliable", (1.9, 2.1))]
 SLOWER = [latency("slower", (0.5, 0.6))]
 
 
@@ -83,13 +84,15 @@ SLOWER = [latency("slower", (0.5, 0.6))]
         ({"automatic": True, "fidelity": fidelity(0.2)}, "not_better"),
         ({"automatic": True, "latency": SLOWER}, "not_better"),
         ({"automatic": True, "latency": [latency("faster", (1.01, 1.3))]}, "not_better"),
-        ({"automatic": True, "latency": [latency("unreliable", (1.9, 2.1))]}, "not_better"),
+        ({"automatic": True, "latency": UNRELIABLE}, "not_better"),
         ({"automatic": True, "goal": Goal(max_bytes=200)}, "not_better"),
         ({"automatic": True, "goal": Goal(max_latency_ms=1)}, "not_better"),
         ({"automatic": True, "reason": "nothing was faster"}, "not_better"),
     ],
 )
-def test_the_outcome_follows_from_the_evidence(changed: dict[str, object], outcome: str) -> None:
+def test_the_outcome_follows_from_the_evidence(
+    changed: dict[str, object], outcome: str
+) -> None:
     assert judge(evidence(**changed)).outcome == outcome
 
 

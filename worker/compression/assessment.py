@@ -137,6 +137,7 @@ def _latencies(subject: Subject, paths: Sequence[Path]) -> list[list[Latency]]:
             subject.feeds[feed_number],
             threads=threads,
             quiet=subject.quiet,
+            max_seconds=subject.timing_seconds(len(settings) - number),
         )
         for place, latency in enumerate(timed, start=first):
             found[place].append(latency)

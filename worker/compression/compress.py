@@ -1,5 +1,6 @@
 """The front door's verb: one model, one recipe, one report."""
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -38,7 +39,6 @@ def compress(
     Raises:
         CompressionError: the model, the recipe or the data is refused; the message says why.
     """
-    started = time.monotonic()
     wanted, out = Recipe.parse(recipe), Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".work-", dir=out) as workdir, listening() as heard:
@@ -50,6 +50,7 @@ def compress(
             measure=measure or _unmeasured,
             quiet=quiet,
             heard=heard,
+            deadline=_deadline(wanted),
             name=name,
             format=format,
             upload=upload,
@@ -58,8 +59,15 @@ def compress(
             inputs=inputs,
         )
         if wanted.passes == "auto":
-            return search(subject, out, started=started)
+            return search(subject, out)
         return by_hand(subject, wanted.passes, out)
+
+
+def _deadline(recipe: Recipe) -> float:
+    """Only a search has a budget: by hand, what was asked takes the time it takes."""
+    if recipe.passes != "auto":
+        return math.inf
+    return time.monotonic() + recipe.goal.time_budget_s
 
 
 def _silent(stage: str, share: float, message: str) -> None:

@@ -132,6 +132,7 @@ def _sparsity(held: _Held) -> float:
 
 def _channels(one: _Held, became: _Held | None) -> tuple[int, int] | None:
     axis = _OUTPUT_AXIS.get(one.node.op_type)
-    if axis is None or became is None or one.tensor.shape.rank() != became.tensor.shape.rank():
+    if axis is None or became is None:
         return None
-    return int(one.tensor.shape[axis]), int(became.tensor.shape[axis])
+    before, after = one.tensor.shape.numpy(), became.tensor.shape.numpy()
+    return (before[axis], after[axis]) if len(before) == len(after) else None

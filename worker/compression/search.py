@@ -14,7 +14,7 @@ from worker.compression.passes import AnyPass, GraphCleaning, StaticQuantization
 from worker.compression.pipeline import run_passes
 from worker.compression.report import Candidate, Report, Warned
 from worker.compression.subject import Subject, copy_model
-from worker.compression.verdict import FASTER, SMALLER
+from worker.compression.verdict import FASTER, SMALLER, over_limits
 
 RESERVED = 0.2
 """Share of the time budget kept for the last measurement and the report."""
@@ -55,12 +55,12 @@ def proposals() -> list[tuple[str, list[AnyPass]]]:
     ]
 
 
-def search(subject: Subject, out: Path, *, started: float) -> Report:
+def search(subject: Subject, out: Path) -> Report:
     """Fastest (or smallest) candidate inside the bound; or the original, with the reason.
 
-    `started` is the `time.monotonic()` at which the job began: the budget counts from there.
+    A candidate is tried only where the time budget lets it end; a fifth is kept for the report.
     """
-    deadline = started + subject.recipe.goal.time_budget_s * (1 - RESERVED)
+    deadline = subject.deadline - subject.recipe.goal.time_budget_s * RESERVED
     tried = _time(subject, _compare(subject, _build(subject, deadline)))
     for best in _ranked(subject, tried):
         report = assess(
@@ -139,6 +139,7 @@ def _time(subject: Subject, tried: Sequence[Tried]) -> list[Tried]:
         subject.feeds[0],
         threads=subject.recipe.target.threads,
         quiet=subject.quiet,
+        max_seconds=subject.timing_seconds(3),
     )
     found = {one.name: latency for one, latency in zip(racers, timed, strict=True)}
     return [replace(one, latency=found.get(one.name)) for one in tried]
@@ -167,6 +168,9 @@ def _shortfall(subject: Subject, one: Tried) -> str:
         one.fidelity, one.accuracy, max_drop=goal.max_drop, min_sqnr_db=goal.min_sqnr_db
     ):
         return f"outside the bound: {_loss(one)}"
+    over = over_limits(goal, one.bytes, one.latency.after.p50)
+    if over:
+        return "; ".join(over)
     if not runs_here(subject.recipe.target.cpu):
         return ""
     if one.latency.verdict in ("slower", "unreliable"):

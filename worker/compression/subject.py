@@ -1,7 +1,9 @@
 """The model under compression: its file, its data, and what every measurement of it needs."""
 
 import hashlib
+import math
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,21 +14,31 @@ import numpy as np
 
 from worker.compression import graph
 from worker.compression.benchmark import Quiet
-from worker.compression.calibration import CalibrationSet, Split, open_samples, split, synthetic
+from worker.compression.calibration import (
+    CalibrationSet,
+    Feed,
+    Source,
+    Split,
+    open_samples,
+    split,
+    synthetic,
+)
 from worker.compression.errors import InvalidData, first_line
 from worker.compression.fidelity import OutputKind, Reference, output_kinds
 from worker.compression.passes import Context
 from worker.compression.recipe import Recipe
 from worker.compression.report import Model, Warned
 
-Feed = dict[str, np.ndarray]
 Progress = Callable[[str, float, str], None]
 """Stage, share of the whole job (0..1), message."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """`original` is the ONNX file that results are judged against; `model` the upload."""
+    """`original` is the ONNX file that results are judged against; `model` the upload.
+
+    `deadline` is the `time.monotonic()` at which the report should be written.
+    """
 
     original: Path
     upload: Path
@@ -40,12 +52,18 @@ class Subject:
     measure: Callable[[Path], int | None]
     quiet: Quiet
     heard: Callable[[], list[Warned]]
+    deadline: float
     sha256: dict[str, str]
 
     @property
     def verified(self) -> bool:
         """Whether the report may speak of fidelity: real samples, and enough of them."""
         return self.split.report.source != "synthetic" and len(self.split.report) >= 8
+
+    def timing_seconds(self, races: int) -> float:
+        """Most seconds that each of the next `races` may take, so that all end in time."""
+        left = self.deadline - time.monotonic()
+        return min(max(left / races, 1.0), 20.0)
 
     def context(self, first: float, last: float) -> Context:
         """What passes may use; their progress fills the job's from `first` to `last`."""
@@ -77,6 +95,7 @@ def prepare(
     measure: Callable[[Path], int | None],
     quiet: Quiet,
     heard: Callable[[], list[Warned]],
+    deadline: float = math.inf,
     name: str | None = None,
     format: str = "onnx",
     upload: Path | None = None,
@@ -117,6 +136,7 @@ def prepare(
         measure=measure,
         quiet=quiet,
         heard=heard,
+        deadline=deadline,
         sha256=sha256,
     )
 
@@ -131,7 +151,7 @@ def _samples(
 ) -> tuple[CalibrationSet, CalibrationSet | None]:
     specs = graph.inputs(original)
 
-    def opened(path: Path, source: str) -> CalibrationSet:
+    def opened(path: Path, source: Source) -> CalibrationSet:
         folder = workdir / source
         folder.mkdir(exist_ok=True)
         return open_samples(path, specs, workdir=folder, source=source, images=recipe.images)

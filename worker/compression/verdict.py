@@ -60,6 +60,10 @@ class Evidence:
         return after.bytes / before.bytes
 
     @property
+    def over(self) -> list[str]:
+        return over_limits(self.goal, self.sizes[1].bytes, self.deciding.after.p50)
+
+    @property
     def slower(self) -> bool:
         threads = self.deciding.threads
         return any(
@@ -96,21 +100,22 @@ def _automatic(evidence: Evidence) -> Outcome:
         )
     else:
         improved = evidence.bytes_ratio <= SMALLER
-    if not improved or evidence.slower or over_limits(evidence):
+    if not improved or evidence.slower or evidence.over:
         return "not_better"
     if not evidence.verified:
         return "not_verified"
     return "better" if evidence.kept else "not_better"
 
 
-def over_limits(evidence: Evidence) -> list[str]:
-    """The hard limits that the result exceeds, each in words."""
-    goal, found = evidence.goal, []
-    after, latency = evidence.sizes[1].bytes, evidence.deciding.after.p50
-    if goal.max_bytes is not None and after > goal.max_bytes:
-        found.append(f"{after:,} bytes are over the limit of {goal.max_bytes:,}")
-    if goal.max_latency_ms is not None and latency > goal.max_latency_ms:
-        found.append(f"{latency:.3g} ms are over the limit of {goal.max_latency_ms:g} ms")
+def over_limits(goal: Goal, count: int, latency_ms: float) -> list[str]:
+    """The hard limits that a file of `count` bytes and this latency exceeds, in words."""
+    found = []
+    if goal.max_bytes is not None and count > goal.max_bytes:
+        found.append(f"its {count:,} bytes are over the limit of {goal.max_bytes:,}")
+    if goal.max_latency_ms is not None and latency_ms > goal.max_latency_ms:
+        found.append(
+            f"its {latency_ms:.3g} ms are over the limit of {goal.max_latency_ms:g} ms"
+        )
     return found
 
 
@@ -194,7 +199,7 @@ def _sqnr(evidence: Evidence) -> str:
 
 
 def _limits(evidence: Evidence) -> str:
-    over = over_limits(evidence)
+    over = evidence.over
     return f"{'; '.join(over).capitalize()}." if over and evidence.reason is None else ""
 
 
