@@ -10,7 +10,7 @@ from app.uploads import Accepts
 from worker.services import Services
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:  # a plain function would cost a thread hop
     services: Services = request.app.state.services
     return services
 

@@ -36,7 +36,7 @@ HEADERS = {
 }
 
 
-def current_owner() -> str:
+async def current_owner() -> str:
     """The owner of whatever this request reads or writes: one person, until there are keys."""
     return LOCAL_OWNER
 

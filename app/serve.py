@@ -97,9 +97,9 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
             if error.errno == errno.EADDRINUSE and time.monotonic() < patience:
                 time.sleep(0.2)
                 continue
-            where = f"{settings.host}:{settings.port}"
+            reason = os.strerror(error.errno or 0)
             raise CannotServe(
-                f"{where} cannot be bound: {os.strerror(error.errno or 0)}; choose another --port"
+                f"{settings.host}:{settings.port} cannot be bound: {reason}; choose another --port"
             ) from None
     with listener:
         yield listener

@@ -1,7 +1,7 @@
 """One way to talk to SQLite and PostgreSQL: short reads, and writes that lock first."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +21,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
 
+_SQLITE: dict[str, Any] = {"timeout": 10, "check_same_thread": False}
 # A host that vanished must not hold a worker for the minutes that TCP takes by itself.
 _POSTGRES = {
     "connect_timeout": 5,
@@ -59,8 +60,7 @@ def make_engine(url: str, *, pooled: bool = True) -> Engine:
     parsed = make_url(url)
     pool: dict[str, Any] = {} if pooled else {"poolclass": NullPool}
     if parsed.get_backend_name() == "sqlite":
-        arguments: dict[str, Any] = {"timeout": 10, "check_same_thread": False}
-        engine = create_engine(parsed, connect_args=arguments, **pool)
+        engine = create_engine(parsed, connect_args=_SQLITE, **pool)
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -89,17 +89,39 @@ class Database:
 
     def __init__(self, url: str, *, pooled: bool = True) -> None:
         self.engine = make_engine(url, pooled=pooled)
-        self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._reading = _reading_engine(self.engine, url, pooled=pooled)
 
-    def read(self, statement: Executable) -> list[Row[Any]]:
+    def read(
+        self, statement: Executable, values: Mapping[str, Any] | None = None
+    ) -> list[Row[Any]]:
+        """Run one statement; `values` are those of its bind parameters."""
         with self._reading.connect() as connection:
-            return list(connection.execute(statement).all())
+            return list(connection.execute(statement, values or {}).all())
 
     def write(self) -> AbstractContextManager[Connection]:
         return self.engine.begin()
 
     def close(self) -> None:
+        self._reading.dispose()
         self.engine.dispose()
+
+
+def _reading_engine(engine: Engine, url: str, *, pooled: bool) -> Engine:
+    """An engine whose statements need no transaction.
+
+    On SQLite it has connections of its own: switching a shared one to and fro costs more than
+    the read of a job.
+    """
+    if engine.dialect.name != "sqlite":
+        return engine.execution_options(isolation_level="AUTOCOMMIT")
+    reading = create_engine(
+        make_url(url),
+        isolation_level="AUTOCOMMIT",
+        connect_args=_SQLITE,
+        poolclass=None if pooled else NullPool,
+    )
+    event.listen(reading, "connect", _configure_sqlite)
+    return reading
 
 
 @contextmanager

@@ -1,6 +1,15 @@
 """Jobs as their owners see them: submit, look, cancel, retry, delete."""
 
-from sqlalchemy import ColumnElement, Connection, func, select, text, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    bindparam,
+    func,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from worker.jobs.artifacts import insert_artifact, owned
@@ -55,7 +64,7 @@ class JobStore:
             return earlier
 
     def get(self, owner_id: str, job_id: str) -> Job:
-        rows = self._database.read(select(*JOB_COLUMNS).where(*_visible(owner_id, job_id)))
+        rows = self._database.read(_ONE, {"owner_id": owner_id, "job_id": job_id})
         if not rows:
             raise NotFound("job", job_id)
         return job_of(rows[0])
@@ -160,13 +169,19 @@ class JobStore:
             return None
 
 
-def _visible(owner_id: str, job_id: str | None = None) -> list[ColumnElement[bool]]:
+def _visible(
+    owner_id: str | BindParameter[str], job_id: str | BindParameter[str] | None = None
+) -> list[ColumnElement[bool]]:
     conditions = [
         jobs.c.owner_id == owner_id,
         jobs.c.kind == "compress",
         ~jobs.c.delete_requested,
     ]
     return conditions if job_id is None else [jobs.c.id == job_id, *conditions]
+
+
+# Polled more than all else: built once, because building it costs more than the read.
+_ONE = select(*JOB_COLUMNS).where(*_visible(bindparam("owner_id"), bindparam("job_id")))
 
 
 def _locked(connection: Connection, owner_id: str, job_id: str) -> Job:

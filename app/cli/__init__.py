@@ -1,0 +1,5 @@
+"""`modelpress`: the command line."""
+
+from app.cli.commands import main
+
+__all__ = ["main"]

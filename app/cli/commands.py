@@ -1,0 +1,93 @@
+"""From arguments to an exit code."""
+
+import json
+import signal
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+from app.cli import local, remote
+from app.cli.arguments import parser
+from app.cli.refusals import BAD_INPUT, DONE, INTERRUPTED, NOT_BETTER, CannotDo
+from app.cli.summary import print_inspection, print_report
+
+WORSE = ("as_asked_but_slower", "as_asked_but_worse")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. 0 done, 1 our fault, 2 bad input, 3 not better, 130 interrupted."""
+    arguments = parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupted)  # so that a child and its folder go with us
+    try:
+        return COMMANDS[arguments.command](arguments)
+    except CannotDo as problem:
+        problem.tell()
+        return problem.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("modelpress: interrupted\n")
+        return INTERRUPTED
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _compress(arguments: Namespace) -> int:
+    report = local.compress(arguments)
+    if arguments.json:
+        _print_json(report)
+    else:
+        print_report(report, arguments.out)
+    return verdict_code(report["verdict"]["outcome"], fail_if_worse=arguments.fail_if_worse)
+
+
+def verdict_code(outcome: str | None, *, fail_if_worse: bool) -> int:
+    """3 where the original came back, or where the user said that worse is a failure."""
+    failed = outcome == "not_better" or (fail_if_worse and outcome in WORSE)
+    return NOT_BETTER if failed else DONE
+
+
+def _inspect(arguments: Namespace) -> int:
+    found = local.inspect(arguments)
+    if arguments.json:
+        _print_json(found)
+    else:
+        print_inspection(found, arguments.model)
+    return DONE
+
+
+def _print_json(content: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _serve(arguments: Namespace) -> int:
+    # compress needs neither a database nor a web server: do not load them for it.
+    from pydantic import ValidationError  # noqa: PLC0415 - as above
+
+    from app.serve import serve  # noqa: PLC0415 - as above
+    from worker.settings import Settings  # noqa: PLC0415 - as above
+
+    named = {"host": arguments.host, "port": arguments.port, "data_dir": arguments.data_dir}
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        settings = Settings(**{name: value for name, value in named.items() if value is not None})
+    except ValidationError as error:
+        for entry in error.errors(include_url=False, include_input=False):
+            field = ".".join(map(str, entry["loc"]))
+            sys.stderr.write(f"modelpress: {field}: {entry['msg']} [invalid_parameter]\n")
+        return BAD_INPUT
+    return serve(settings)
+
+
+COMMANDS: Mapping[str, Callable[[Namespace], int]] = {
+    "serve": _serve,
+    "compress": _compress,
+    "inspect": _inspect,
+    "submit": remote.submit,
+    "status": remote.status,
+    "wait": remote.wait,
+    "download": remote.download,
+    "cancel": remote.cancel,
+}
