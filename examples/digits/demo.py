@@ -170,20 +170,24 @@ def answers(model: Path, images: np.ndarray) -> np.ndarray:
 
 
 def table(results: list[Result]) -> Table:
-    columns = ["model", "size", "download", "latency p50", "speed-up", "accuracy"]
-    shown = Table(*columns, title="before → after")
-    for result in results:
-        before, after = result.report["before"], result.report["after"]
-        latency = result.report["latency"][0]
-        shown.add_row(
-            result.name,
-            kilobytes(before["bytes"], after["bytes"]),
-            kilobytes(before["compressed_bytes"], after["compressed_bytes"]),
-            f"{latency['before']['p50']:.3f} → {latency['after']['p50']:.3f} ms",
-            f"{latency['speedup']:.2f}x ({latency['verdict']})",
-            f"{result.before:.4f} → {result.after:.4f}",
-        )
+    shown = Table("before → after", *(result.name for result in results))
+    columns = [figures(result) for result in results]
+    for name in columns[0]:
+        shown.add_row(name, *(column[name] for column in columns))
     return shown
+
+
+def figures(result: Result) -> dict[str, str]:
+    before, after = result.report["before"], result.report["after"]
+    latency = result.report["latency"][0]
+    return {
+        "size": kilobytes(before["bytes"], after["bytes"]),
+        "size, compressed": kilobytes(before["compressed_bytes"], after["compressed_bytes"]),
+        "latency, median": f"{latency['before']['p50']:.3f} → {latency['after']['p50']:.3f} ms",
+        "speed-up": f"{latency['speedup']:.2f}x ({latency['verdict']})",
+        "accuracy": f"{result.before:.4f} → {result.after:.4f}",
+        "outcome": result.report["verdict"]["outcome"],
+    }
 
 
 def kilobytes(before: int, after: int) -> str:
