@@ -9,7 +9,8 @@ SERVER = "http://127.0.0.1:8000"
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
-        prog="modelpress", description="Compress a trained model, with proof that it still works."
+        prog="modelpress",
+        description="Compress a trained model, with proof that it still works.",
     )
     top.add_argument("--version", action="version", version=f"modelpress {_version()}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -89,7 +90,9 @@ def _model(command: argparse.ArgumentParser) -> None:
 
 def _request(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--recipe", metavar="NAME|FILE|JSON", help="what to do (default: auto; see docs/recipe.md)"
+        "--recipe",
+        metavar="NAME|FILE|JSON",
+        help="what to do (default: auto; see docs/recipe.md)",
     )
     command.add_argument("--calibration", metavar="FILE", help=".npz or .npy of sample inputs")
     command.add_argument("--evaluation", metavar="FILE", help="other samples, best with labels")

@@ -10,10 +10,8 @@ from typing import Any
 
 from app.cli import local, remote
 from app.cli.arguments import parser
-from app.cli.refusals import BAD_INPUT, DONE, INTERRUPTED, NOT_BETTER, CannotDo
+from app.cli.refusals import BAD_INPUT, DONE, INTERRUPTED, CannotDo, verdict_code
 from app.cli.summary import print_inspection, print_report
-
-WORSE = ("as_asked_but_slower", "as_asked_but_worse")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,12 +41,6 @@ def _compress(arguments: Namespace) -> int:
     return verdict_code(report["verdict"]["outcome"], fail_if_worse=arguments.fail_if_worse)
 
 
-def verdict_code(outcome: str | None, *, fail_if_worse: bool) -> int:
-    """3 where the original came back, or where the user said that worse is a failure."""
-    failed = outcome == "not_better" or (fail_if_worse and outcome in WORSE)
-    return NOT_BETTER if failed else DONE
-
-
 def _inspect(arguments: Namespace) -> int:
     found = local.inspect(arguments)
     if arguments.json:
@@ -72,7 +64,9 @@ def _serve(arguments: Namespace) -> int:
     named = {"host": arguments.host, "port": arguments.port, "data_dir": arguments.data_dir}
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        settings = Settings(**{name: value for name, value in named.items() if value is not None})
+        settings = Settings(
+            **{name: value for name, value in named.items() if value is not None}
+        )
     except ValidationError as error:
         for entry in error.errors(include_url=False, include_input=False):
             field = ".".join(map(str, entry["loc"]))

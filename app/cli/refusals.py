@@ -14,6 +14,16 @@ OURS = {
 }  # fmt: skip
 
 
+#: Outcomes of explicit passes that are worse than the original.
+WORSE = ("as_asked_but_slower", "as_asked_but_worse")
+
+
+def verdict_code(outcome: str | None, *, fail_if_worse: bool) -> int:
+    """3 where the original came back, or where the user said that worse is a failure."""
+    failed = outcome == "not_better" or (fail_if_worse and outcome in WORSE)
+    return NOT_BETTER if failed else DONE
+
+
 class CannotDo(Exception):
     """A problem to tell: `code` is stable and listed in docs/errors.md."""
 

@@ -11,7 +11,7 @@ SHOWN_WEIGHTS = 40
 
 def print_report(report: Mapping[str, Any], out: str) -> None:
     """The sentence, a table of before and after, what to know, and where the files are."""
-    console = Console(highlight=False, markup=False)
+    console = _console()
     console.print(report["verdict"]["sentence"])
     table = Table(box=None, pad_edge=False)
     for heading in ("", "before", "after"):
@@ -52,7 +52,7 @@ def _rows(report: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
 
 def print_inspection(found: Mapping[str, Any], name: str) -> None:
     """Format, size, interface, operators and the weights that methods can name."""
-    console = Console(highlight=False, markup=False)
+    console = _console()
     console.print(
         f"{name}: {found['format']}, opset {found['opset']}, {in_bytes(found['bytes'])}, "
         f"{found['parameters']:,} parameters, {found['nonzero_parameters']:,} of them not zero"
@@ -67,6 +67,14 @@ def print_inspection(found: Mapping[str, Any], name: str) -> None:
     _print_weights(console, found["weights"])
     for note in found["notes"]:
         console.print(f"note: {note}")
+
+
+def _console() -> Console:
+    """Lines of a file or a pipe are not broken: who reads them may be a program."""
+    console = Console(highlight=False, markup=False)
+    return (
+        console if console.is_terminal else Console(highlight=False, markup=False, width=10_000)
+    )
 
 
 def _print_weights(console: Console, weights: list[Mapping[str, Any]]) -> None:
