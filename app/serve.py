@@ -99,7 +99,7 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
                 continue
             reason = os.strerror(error.errno or 0)
             raise CannotServe(
-                f"{settings.host}:{settings.port} cannot be bound: {reason}; choose another --port"
+                f"port {settings.port} of {settings.host} cannot be bound ({reason})"
             ) from None
     with listener:
         yield listener

@@ -114,7 +114,7 @@ class Publisher:
     """Sends ids of queued jobs without ever making the caller wait for the broker."""
 
     def __init__(self, app: Celery) -> None:
-        self._app = app
+        self.app = app
         self._waiting: queue.Queue[str] = queue.Queue(maxsize=_BACKLOG)
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -130,11 +130,11 @@ class Publisher:
 
     def publish(self, job_id: str) -> None:
         """Send an id now; raises whatever the broker's client raises."""
-        self._app.send_task(TASK, args=[job_id], expires=_EXPIRES_S)
+        self.app.send_task(TASK, args=[job_id], expires=_EXPIRES_S)
 
     def ping(self) -> None:
         """Raise if the broker cannot be reached within about two seconds."""
-        with self._app.connection_for_write() as connection:
+        with self.app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=2)
 
     def _send(self) -> None:

@@ -1,11 +1,11 @@
 """Folders that jobs work in: one per lease, gone when the attempt ends."""
 
 import contextlib
-import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from worker.folders import make_private
+from worker.isolation import remove_folder
 from worker.jobs import Job
 
 
@@ -16,7 +16,7 @@ def scratch_folder(root: Path, job: Job) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
 
 
 def sweep_scratch(root: Path, held_leases: Collection[str]) -> None:
@@ -24,4 +24,4 @@ def sweep_scratch(root: Path, held_leases: Collection[str]) -> None:
     with contextlib.suppress(FileNotFoundError):
         for folder in root.iterdir():
             if folder.name not in held_leases:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_folder(folder)
