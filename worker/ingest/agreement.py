@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from worker.compression.graph import session
+from worker.compression import graph
 from worker.ingest.samples import Feed
 
 TOLERANCE = 1e-4  # of the output's largest magnitude
@@ -82,7 +82,7 @@ class Converted:
     """A converted model in ONNX Runtime, opened once for all comparisons."""
 
     def __init__(self, path: Path) -> None:
-        self._session = session(path)
+        self._session = graph.session(path)
         self.inputs = [item.name for item in self._session.get_inputs()]
 
     def __call__(self, feed: Feed) -> list[np.ndarray]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
-from worker.compression.errors import UnsupportedFormat
+from worker.compression import UnsupportedFormat
 from worker.ingest.refusals import refusal
 
 STORED, DEFLATED = 0, 8

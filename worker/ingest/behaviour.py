@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from worker.compression.errors import InvalidModel, StatefulModule
+from worker.compression import InvalidModel, StatefulModule
 from worker.ingest.agreement import Deviation, deviation
 from worker.ingest.module import Module
 from worker.ingest.samples import Feed

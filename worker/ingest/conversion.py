@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from worker.compression import graph
-from worker.compression.errors import InvalidModel
+from worker.compression import InvalidModel, graph
 from worker.ingest import exporter, weight_names
 from worker.ingest.agreement import Converted, Deviation, deviation, error
 from worker.ingest.examples import Examples

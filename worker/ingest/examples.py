@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from worker.compression.errors import InvalidData
+from worker.compression import InvalidData
 from worker.ingest.reasons import torch_reason
 from worker.ingest.samples import WHOLE, Feed, Samples
 from worker.ingest.signature import Given, Plan
@@ -51,7 +51,8 @@ def find(
     """
     if samples is None or not set(planned.tensors) & set(samples.names):
         feeds = [_random(planned, seed) for seed in (0, 1)]
-        return _examples(feeds, planned, {}, real=False), _run(run, feeds[0])
+        made = Examples(tuple(feeds), (), {}, _batched(feeds[0]), real=False)
+        return made, _run(run, feeds[0])
     indices = samples.indices()
     if not indices:
         raise InvalidData("the data holds no sample", hint="send at least one sample")
@@ -64,7 +65,7 @@ def find(
             first = first or error
             continue
         feeds = [feed, *(read(index) for index in indices[1:])]
-        return _examples(feeds, planned, _symbols(samples, planned), real=True), result
+        return _from_data(feeds, planned, samples), result
     raise first or InvalidData("the data holds no sample", hint="send at least one sample")
 
 
@@ -169,15 +170,18 @@ def _symbols(samples: Samples, planned: Plan) -> dict[str, dict[int, str]]:
     return symbols
 
 
-def _examples(
-    feeds: list[Feed], planned: Plan, varying: Mapping[str, Mapping[int, str]], *, real: bool
-) -> Examples:
+def _from_data(feeds: list[Feed], planned: Plan, samples: Samples) -> Examples:
     shapes = _shapes(feeds[0])
     alike = [feed for feed in feeds if _shapes(feed) == shapes]
     others = [feed for feed in feeds if _shapes(feed) != shapes]
     if len(alike) == 1:
         alike.append({name: _rolled(array) for name, array in alike[0].items()})
-    return Examples(tuple(alike), tuple(others), varying, _batched(feeds[0]), real)
+    batched = tuple(name for name in _batched(feeds[0]) if not _serves_all(name, samples))
+    return Examples(tuple(alike), tuple(others), _symbols(samples, planned), batched, real=True)
+
+
+def _serves_all(name: str, samples: Samples) -> bool:
+    return not samples.apart and name in samples.names and samples.whole(name)
 
 
 def _batched(feed: Feed) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from worker.compression.errors import InvalidModel
+from worker.compression import InvalidModel
 from worker.ingest.module import Module
 from worker.ingest.reasons import torch_reason
 from worker.ingest.samples import Feed
@@ -118,7 +118,7 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             for category in (DeprecationWarning, FutureWarning, UserWarning):
-                warnings.filterwarnings("ignore", category=category, module=r"torch\b.*")
+                warnings.filterwarnings("ignore", category=category)
             yield
     finally:
         internals.setup_onnx_logging = logging

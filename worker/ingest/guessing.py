@@ -67,6 +67,8 @@ def _tensors(data: bytes) -> list[dict[str, Any]]:
     for opcode, argument, _ in pickletools.genops(BytesIO(data)):
         if opcode.name == "GLOBAL":
             last = str(argument).split(" ")[-1]
+        elif opcode.name == "BINUNICODE":
+            last = ""
         elif opcode.name == "BINPUT" and isinstance(argument, int):
             memo[argument] = last
         elif opcode.name == "BINGET" and isinstance(argument, int):

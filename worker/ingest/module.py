@@ -1,14 +1,16 @@
 """A TorchScript module as a function from named arrays to a list of arrays."""
 
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from worker.compression.errors import InvalidModel
+from worker.compression import InvalidModel
 from worker.ingest.reasons import torch_reason
 from worker.ingest.samples import Feed
 from worker.ingest.signature import Argument, Plan, Value
@@ -48,7 +50,8 @@ def load(path: Path) -> Any:  # noqa: ANN401 - a ScriptModule; torch is not impo
     import torch  # noqa: PLC0415 - the web process never loads torch
 
     try:
-        return torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+        with no_deprecation():
+            return torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, OSError) as error:
         unknown = _UNKNOWN_OPERATOR.search(str(error))
         if unknown:
@@ -62,6 +65,14 @@ def load(path: Path) -> Any:  # noqa: ANN401 - a ScriptModule; torch is not impo
             f"the TorchScript file cannot be opened: {torch_reason(error)}",
             hint="save it again with torch.jit.save, with PyTorch 2, and send all of it",
         ) from error
+
+
+@contextmanager
+def no_deprecation() -> Iterator[None]:
+    """TorchScript itself is deprecated; whoever uploads one knows or cannot help it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit", DeprecationWarning)
+        yield
 
 
 def run_raw(
@@ -93,7 +104,8 @@ def wrap(
             super().__init__()
             setattr(self, INNER, module)
 
-    wrapper = torch.jit.script(Wrapper().eval())
+    with no_deprecation():
+        wrapper = torch.jit.script(Wrapper().eval())
     takes = "".join(f", {name}: Tensor" for name in planned.tensors)
     types = {argument.name: argument.type for argument in planned.arguments}
     passed = [f"{name}={name}" for name in planned.tensors]

@@ -4,14 +4,13 @@ import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from worker.compression.errors import InvalidModel
-from worker.compression.graph import session
+from worker.compression import InvalidModel, graph
 from worker.ingest import archive
 from worker.ingest.reasons import runtime_reason
 from worker.ingest.refusals import refusal
@@ -133,9 +132,9 @@ def _lies_within(said: dict[str, str], tensor: onnx.TensorProto, size: int) -> b
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    for graph in _graphs(model):
-        yield from graph.initializer
-        for sparse in graph.sparse_initializer:
+    for part in _graphs(model):
+        yield from part.initializer
+        for sparse in part.sparse_initializer:
             yield from (sparse.values, sparse.indices)
     for node in _nodes(model):
         for attribute in node.attribute:
@@ -147,31 +146,25 @@ def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
-    pending = [model.graph]
+    """The main graph and all that are nested in its nodes and functions."""
+    pending = [model.graph, *_inner(node for item in model.functions for node in item.node)]
     while pending:
-        graph = pending.pop()
-        yield graph
-        pending += _inner(graph.node)
-    for function in model.functions:
-        pending = _inner(function.node)
-        while pending:
-            graph = pending.pop()
-            yield graph
-            pending += _inner(graph.node)
+        part = pending.pop()
+        yield part
+        pending += _inner(part.node)
 
 
-def _inner(nodes: list[onnx.NodeProto]) -> list[onnx.GraphProto]:
-    attributes = [attribute for node in nodes for attribute in node.attribute]
-    return [
-        graph
-        for attribute in attributes
-        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs)
-    ]
+def _inner(nodes: Iterable[onnx.NodeProto]) -> list[onnx.GraphProto]:
+    found: list[onnx.GraphProto] = []
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        found += [attribute.g] if attribute.HasField("g") else []
+        found += attribute.graphs
+    return found
 
 
 def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    for graph in _graphs(model):
-        yield from graph.node
+    for part in _graphs(model):
+        yield from part.node
     for function in model.functions:
         yield from function.node
 
@@ -241,7 +234,7 @@ def _run_checker(path: Path) -> None:
 
 def _load(path: Path) -> None:
     try:
-        session(path, optimize=False)
+        graph.session(path, optimize=False)
     except InvalidModel as error:
         unknown = _UNKNOWN.search(error.message)
         if unknown:

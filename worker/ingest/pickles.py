@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Literal
 
-from worker.compression.errors import UnsupportedFormat
+from worker.compression import UnsupportedFormat
 from worker.ingest.refusals import refusal
 
 Kind = Literal["module", "state_dict", "other"]

@@ -1,6 +1,6 @@
 """What is recognised and refused by name: a sentence each, and the remedy."""
 
-from worker.compression.errors import UnsupportedFormat
+from worker.compression import UnsupportedFormat
 
 _FROM_TORCH = (
     "in the code that builds the model: torch.jit.script(model.eval()).save('model.pt') "

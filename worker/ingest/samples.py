@@ -17,7 +17,7 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy_format
 
-from worker.compression.errors import InvalidData
+from worker.compression import InvalidData
 
 Feed = dict[str, np.ndarray]
 

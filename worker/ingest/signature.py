@@ -7,7 +7,7 @@ from typing import Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from worker.compression.errors import InvalidData, InvalidModel, InvalidRecipe, MissingInputs
+from worker.compression import InvalidData, InvalidModel, InvalidRecipe, MissingInputs
 
 DType = Literal[
     "float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from worker.compression.errors import UnsupportedFormat
+from worker.compression import UnsupportedFormat
 from worker.ingest import pickles, protobuf, zipped
 from worker.ingest.refusals import refusal
 

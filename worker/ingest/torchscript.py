@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from worker.compression.errors import InvalidModel
+from worker.compression import InvalidModel
 from worker.ingest import behaviour, conversion, examples, signature, weight_names
 from worker.ingest.conversion import Conversion, Source
 from worker.ingest.examples import Examples

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from worker.compression.errors import UnsupportedFormat
+from worker.compression import UnsupportedFormat
 from worker.ingest import archive, pickles
 from worker.ingest.refusals import refusal
 
