@@ -358,7 +358,7 @@ for count in (32, 320):
         text=True,
     )
     few, many = (int(line) for line in ran.stdout.split())
-    assert many - few < 8 << 20
+    assert many - few < 16 << 20
 
 
 # Images

@@ -19,10 +19,12 @@ from worker.compression.benchmark.statistics import percentiles, ratio, verdict
 Progress = Callable[[float, str], None]
 
 _BLOCKS, _FEWEST_BLOCKS = 8, 3
-_ROUNDS, _MOST_ROUNDS = 24, 4000
-_WARM_UP = 3
+_ROUNDS, _FEWEST_ROUNDS, _MOST_ROUNDS = 24, 2, 4000
+_WARM_UP, _LONG_SECONDS = 3, 0.5
 # Above this a second session of the baseline would cost too much memory.
 _SHARED_CONTROL_BYTES = 256 << 20
+# Files of one race together: each becomes a session, all of them at a time.
+_GROUP_BYTES = 1 << 30
 _BALLAST_BYTES = 1 << 20
 _SEED = 0
 
@@ -33,10 +35,11 @@ def _silent(share: float, message: str) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """How many blocks of new sessions, and how many rounds in each."""
+    """How many blocks of new sessions, and how many rounds in each after those that warm up."""
 
     blocks: int
     rounds: int
+    warm_up: int
 
 
 @dataclass
@@ -93,24 +96,49 @@ def race(
     Raises:
         InvalidModel: a model does not load.
     """
-    track = Track([paths[0], *paths], feed, threads)
+    found: list[Latency] = []
+    groups = _groups(paths)
     with quiet() as calm, _no_garbage_collection():
-        times, undisturbed = _run(track, min_seconds, max_seconds, progress)
+        for number, group in enumerate(groups):
+            track = Track([paths[0], paths[0], *group], feed, threads)
+
+            def tell(share: float, message: str, number: int = number) -> None:
+                progress((number + share) / len(groups), message)
+
+            times, undisturbed = _run(track, min_seconds, max_seconds, tell)
+            found += _judged(track, times, calm=calm and undisturbed)
+    return found
+
+
+def _groups(paths: Sequence[Path]) -> list[list[Path]]:
+    """The paths after the first, in groups whose sessions fit into memory together."""
+    groups: list[list[Path]] = [[]]
+    taken = 0
+    for path in paths[1:]:
+        size = graph.file_bytes(path)
+        if groups[-1] and taken + size > _GROUP_BYTES:
+            groups.append([])
+            taken = 0
+        groups[-1].append(path)
+        taken += size
+    return groups
+
+
+def _judged(track: Track, times: np.ndarray, *, calm: bool) -> list[Latency]:
     control = ratio(times[0], times[1])
-    shapes = {name: list(value.shape) for name, value in feed.items()}
     found = []
     for other in times[2:]:
         speedup = ratio(times[0], other)
         found.append(
             Latency(
-                shapes=shapes,
-                threads=threads,
+                shapes={name: list(value.shape) for name, value in track.feed.items()},
+                threads=track.threads,
                 rounds=times[0].size,
                 before=percentiles(times[0]),
                 after=percentiles(other),
                 speedup=speedup.value,
                 interval=(speedup.low, speedup.high),
-                verdict=verdict(speedup, control, calm=calm and undisturbed),
+                verdict=verdict(speedup, control, calm=calm),
             )
         )
     return found
@@ -129,7 +157,7 @@ def _run(
     disturbed: list[np.ndarray] = []
     while len(calm) < plan.blocks and len(disturbed) < plan.blocks:
         before = Load.now()
-        block = _block(track, plan.rounds)
+        block = _block(track, plan)
         quiet = Load.now().others(before) <= BUSY_SHARE
         (calm if quiet else disturbed).append(block)
         done = max(len(calm), len(disturbed))
@@ -146,29 +174,35 @@ def _plan(track: Track, min_seconds: float, max_seconds: float) -> Plan:
     start = time.perf_counter()
     sessions = track.sessions()
     loading = time.perf_counter() - start
-    _warm_up(track, sessions)
-    start = time.perf_counter()
-    track.round(sessions)
-    a_round = max(time.perf_counter() - start, 1e-6)
-    wanted = min(max(math.ceil(min_seconds / a_round), _ROUNDS), _MOST_ROUNDS)
+    warm_up, a_round = _trial(track, sessions)
+    # `min_seconds` is for one result: baseline, control and itself.
+    wanted = math.ceil(min_seconds * len(track.paths) / 3 / a_round)
+    wanted = min(max(wanted, _ROUNDS), _MOST_ROUNDS)
     for blocks in range(_BLOCKS, _FEWEST_BLOCKS - 1, -1):
         rounds = math.ceil(wanted / blocks)
-        if blocks * (loading + (rounds + _WARM_UP) * a_round) <= max_seconds:
-            return Plan(blocks, rounds)
+        if blocks * (loading + (rounds + warm_up) * a_round) <= max_seconds:
+            return Plan(blocks, rounds, warm_up)
     left = max_seconds / _FEWEST_BLOCKS - loading
-    return Plan(_FEWEST_BLOCKS, max(3, int(left / a_round) - _WARM_UP))
+    rounds = max(_FEWEST_ROUNDS, int(left / a_round) - warm_up)
+    return Plan(_FEWEST_BLOCKS, rounds, warm_up)
 
 
-def _block(track: Track, rounds: int) -> np.ndarray:
+def _trial(track: Track, sessions: Sequence[ort.InferenceSession]) -> tuple[int, float]:
+    """Rounds that it takes to warm up, and the seconds of the last of them."""
+    seconds: list[float] = []
+    while len(seconds) < _WARM_UP and (not seconds or seconds[-1] < _LONG_SECONDS):
+        start = time.perf_counter()
+        track.round(sessions)
+        seconds.append(max(time.perf_counter() - start, 1e-6))
+    return len(seconds), seconds[-1]
+
+
+def _block(track: Track, plan: Plan) -> np.ndarray:
     """Milliseconds (model, round) with new sessions."""
     sessions = track.sessions()
-    _warm_up(track, sessions)
-    return np.stack([track.round(sessions) for _ in range(rounds)], axis=1)
-
-
-def _warm_up(track: Track, sessions: Sequence[ort.InferenceSession]) -> None:
-    for _ in range(_WARM_UP):
+    for _ in range(plan.warm_up):
         track.round(sessions)
+    return np.stack([track.round(sessions) for _ in range(plan.rounds)], axis=1)
 
 
 @contextmanager

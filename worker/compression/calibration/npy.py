@@ -15,7 +15,7 @@ from worker.compression.errors import InvalidData
 MAGIC = npy_format.MAGIC_PREFIX
 Check = Callable[[np.ndarray, str], np.ndarray]
 
-_CHUNK_ELEMENTS = 1 << 20
+_CHUNK_BYTES = 1 << 20
 _BLOCK_BYTES = 64 << 20
 _MAX_RANK = 16
 
@@ -96,7 +96,7 @@ def _checked(
 def _pieces(stream: IO[bytes], header: Header, key: str) -> Iterator[np.ndarray]:
     left = math.prod(header.shape)
     while left:
-        count = min(left, max(1, _CHUNK_ELEMENTS * 4 // max(header.dtype.itemsize, 1)))
+        count = min(left, max(1, _CHUNK_BYTES // max(header.dtype.itemsize, 1)))
         data = stream.read(count * header.dtype.itemsize)
         if len(data) < count * header.dtype.itemsize:
             raise InvalidData(
