@@ -19,8 +19,10 @@ Step = Callable[[ir.Model], ir.Model]
 _STEPS: dict[str, Step] = {
     "raise the operator set": steps.opset_raised,
     "lift constants": steps.constants_lifted,
-    "remove what does nothing": steps.redundancy_removed,
+    # Before onnxslim, which folds it too but renames the layer and its weight.
     "fold BatchNorm": steps.batch_norm_folded,
+    "remove what does nothing": steps.redundancy_removed,
+    "fold the BatchNorm that this uncovered": steps.batch_norm_folded,
     "infer shapes": steps.shapes_inferred,
 }
 
@@ -99,7 +101,8 @@ def _attempt(
         for step in chosen.values():
             model = step(model)
         actual = upload.outputs[0] if upload.outputs else ()
-        model = steps.interface_restored(model, graph.load(upload.path), actual)
+        like = graph.load(upload.path)
+        model = steps.interface_restored(steps.names_restored(model, like), like, actual)
         graph.save(model, target)
         return _changed_interface(upload.path, target) or difference(
             upload.outputs, run_all(target, upload.feeds)

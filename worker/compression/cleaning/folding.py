@@ -31,16 +31,32 @@ def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
     scaled = weight * _along(factor, weight.ndim, _axis(layer))
     if layer.op_type == "ConvTranspose" and layer.attributes.get_int("group", 1) != 1:
         return False
-    new = [scaled, (bias - mean) * factor + shift]
-    for index, array in enumerate(new, start=1):
-        name = f"{norm.outputs[0].name}_folded_{index}"
-        value = ir.Value(name=name, const_value=ir.tensor(array.astype(np.float32), name=name))
-        graph.register_initializer(value)
-        if index >= len(layer.inputs):
-            layer.resize_inputs(index + 1)
-        layer.replace_input_with(index, value)
+    _put(graph, layer, 1, scaled)
+    _put(graph, layer, 2, (bias - mean) * factor + shift)
     _take_over(graph, layer, norm)
     return True
+
+
+def _put(graph: ir.Graph, layer: ir.Node, index: int, array: np.ndarray) -> None:
+    """Give the layer another constant, under the name that people know it by."""
+    old = layer.inputs[index] if index < len(layer.inputs) else None
+    layer.resize_inputs(max(index + 1, len(layer.inputs)))
+    name = _bias_name(layer) if old is None else old.name or ""
+    layer.replace_input_with(index, None)
+    if old is not None and old.is_initializer() and not old.uses():
+        graph.initializers.pop(name, None)
+    while not name or name in graph.initializers:
+        name = f"{name}_folded"
+    tensor = ir.tensor(array.astype(np.float32), name=name)
+    value = ir.Value(name=name, const_value=tensor)
+    graph.register_initializer(value)
+    layer.replace_input_with(index, value)
+
+
+def _bias_name(layer: ir.Node) -> str:
+    weight = layer.inputs[1]
+    name = "" if weight is None else weight.name or ""
+    return f"{name.removesuffix('.weight')}.bias"
 
 
 def _take_over(graph: ir.Graph, layer: ir.Node, norm: ir.Node) -> None:

@@ -79,6 +79,18 @@ def interface_restored(
     return model
 
 
+def names_restored(model: ir.Model, like: ir.Model) -> ir.Model:
+    """Layers named as in the upload: onnxslim names a layer that it merged after its output."""
+    taken = {node.name for node in model.graph.all_nodes()}
+    known = {weight.name: weight.nodes[0] for weight in graph.weights(like)}
+    for weight in graph.weights(model):
+        node, old = weight.nodes[0], known.get(weight.name)
+        if old is not None and old.op_type == node.op_type and old.name not in taken:
+            node.name = old.name
+            taken.add(old.name)
+    return model
+
+
 def _true_shape(declared: ir.Shape, actual: tuple[int, ...]) -> ir.Shape:
     if len(declared) != len(actual):
         return ir.Shape([None] * len(actual))
