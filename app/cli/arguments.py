@@ -113,7 +113,7 @@ def _fail_if_worse(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--fail-if-worse",
         action="store_true",
-        help="exit with 3 also where a recipe of explicit passes made the model slower or worse",
+        help="exit with 3 also where explicit passes made the model slower or worse",
     )
 
 

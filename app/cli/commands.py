@@ -17,7 +17,8 @@ from app.cli.summary import print_inspection, print_report
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. 0 done, 1 our fault, 2 bad input, 3 not better, 130 interrupted."""
     arguments = parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _interrupted)  # so that a child and its folder go with us
+    # So that a child and its folder go with us.
+    before = signal.signal(signal.SIGTERM, _interrupted)
     try:
         return COMMANDS[arguments.command](arguments)
     except CannotDo as problem:
@@ -26,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("modelpress: interrupted\n")
         return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:

@@ -67,7 +67,7 @@ def _is_json_or_file(given: str) -> bool:
 def _json(given: str, option: str, *, code: str) -> Any:  # noqa: ANN401 - whatever JSON holds
     text = given
     if not given.lstrip().startswith(("{", "[")):
-        text = file(given, f"{option} names a file that").read_text(errors="replace")
+        text = file(given, f"the file of {option}").read_text(errors="replace")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
