@@ -32,7 +32,7 @@ def trace(model: ir.Model, feed: Feed, folder: Path) -> Trace:
         for value in node.outputs
         if value.name and value.uses() and _is_tensor(value)
     ]
-    arrays = run(model, feed, [*names, *output_names(model)], folder)
+    arrays = run(model, [feed], [*names, *output_names(model)], folder)[0]
     shapes = {name: array.shape for name, array in arrays.items()}
     steering = {
         name: array
@@ -47,14 +47,16 @@ def trace(model: ir.Model, feed: Feed, folder: Path) -> Trace:
 
 
 def run(
-    model: ir.Model, feed: Feed, names: Sequence[str], folder: Path
-) -> dict[str, np.ndarray]:
-    """Values by name of one inference, inner ones included."""
+    model: ir.Model, feeds: Sequence[Feed], names: Sequence[str], folder: Path
+) -> list[dict[str, np.ndarray]]:
+    """Values by name of one inference per feed, inner ones included."""
     path = folder / "run.onnx"
     graph.save(with_outputs(model, names), path)
     wanted = list(dict.fromkeys(names))
     session = graph.session(path, optimize=False)
-    return dict(zip(wanted, session.run(wanted, dict(feed)), strict=True))
+    return [
+        dict(zip(wanted, session.run(wanted, dict(feed)), strict=True)) for feed in feeds
+    ]
 
 
 def with_outputs(model: ir.Model, names: Iterable[str]) -> ir.Model:
