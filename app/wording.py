@@ -13,11 +13,11 @@ _HAS_A_BUTTON = {"model.onnx", "report.json", "report.html", "bundle.zip"}
 VERDICTS: dict[str, tuple[str, str]] = {
     "better": ("Better", "good"),
     "not_better": ("The original stays", "plain"),
-    "as_asked": ("Done as asked", "good"),
-    "as_asked_but_slower": ("Done as asked, but slower", "warn"),
-    "as_asked_but_worse": ("Done as asked, but less accurate", "bad"),
-    "not_verified": ("Done, not verified", "warn"),
-    "not_measured_here": ("Done, not measured here", "plain"),
+    "as_asked": ("As asked", "good"),
+    "as_asked_but_slower": ("As asked, but slower", "warn"),
+    "as_asked_but_worse": ("As asked, but less accurate", "bad"),
+    "not_verified": ("Not verified", "warn"),
+    "not_measured_here": ("Not measured here", "plain"),
 }
 """Heading and tone of each outcome."""
 

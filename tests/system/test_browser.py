@@ -1,0 +1,167 @@
+"""A real Chromium against a real `modelpress serve`: with script, without it, and refused."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+pytestmark = pytest.mark.system
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits"
+SERVE = "import sys; from app.cli import main; sys.exit(main())"
+JOB_MS = 150_000  # a job takes seconds; a busy machine may take its time
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a running service."""
+    folder = tmp_path_factory.mktemp("browser")
+    log = folder / "serve.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, "serve", "--data-dir", str(folder / "data")],
+            stdout=output, stderr=output, env={**os.environ, "MODELPRESS_PORT": "0"},
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while not (found := re.search(r"http://\S+", log.read_text())):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield found.group()
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: Path) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, service: str) -> Iterator[Page]:
+    with browser.new_context(base_url=service) as context:
+        page = context.new_page()
+        wrong: list[str] = []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("dialog", lambda dialog: wrong.append(dialog.message))
+        yield page
+        assert wrong == []
+
+
+@pytest.fixture
+def plain_page(browser: Browser, service: str) -> Iterator[Page]:
+    """A page of a browser that runs no script."""
+    with browser.new_context(base_url=service, java_script_enabled=False) as context:
+        yield context.new_page()
+
+
+def download(page: Page, folder: Path) -> ort.InferenceSession:
+    with page.expect_download() as started:
+        page.get_by_role("link", name="Download the model").click()
+    file = folder / started.value.suggested_filename
+    started.value.save_as(file)
+    assert re.fullmatch(r"compressed-\w+\.onnx", file.name)
+    return ort.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+
+def test_the_form_takes_a_model_and_the_job_page_gives_it_back_smaller(page, tmp_path):
+    page.goto("/")
+    page.set_input_files("#model", DIGITS / "digits.onnx")
+    page.set_input_files("#calibration", DIGITS / "calibration.npz")
+    page.set_input_files("#evaluation", DIGITS / "evaluation.npz")
+    expect(page.locator("[data-chosen]").first).to_contain_text("digits.onnx · 7")
+    page.get_by_label("int8", exact=False).first.check()
+    page.get_by_role("button", name="Compress").click()
+
+    page.wait_for_url("**/jobs/*")
+    expect(page.locator("[data-badge]")).to_have_text("succeeded", timeout=JOB_MS)
+    expect(page.locator(".verdict")).to_contain_text("kB")
+    report = page.frame_locator("iframe.report")
+    expect(report.locator("body")).to_contain_text("digits.onnx")
+
+    session = download(page, tmp_path)
+    with np.load(DIGITS / "evaluation.npz") as data:
+        answers = session.run(None, {"x": data["x"]})[0].argmax(-1)
+        assert (answers == data["labels"]).mean() > 0.95
+
+    page.goto("/jobs")
+    expect(page.locator(".row").first).to_contain_text("digits.onnx")
+
+
+def test_a_browser_without_script_gets_as_far(plain_page, tmp_path):
+    page = plain_page
+    page.goto("/")
+    page.set_input_files("#model", DIGITS / "digits.onnx")
+    page.check("input[value='prune-l1']")
+    page.get_by_role("button", name="Compress").click()
+    assert "/jobs/" in page.url
+    expect(page.locator(".badge")).to_have_text("succeeded", timeout=JOB_MS)  # by refresh alone
+    assert download(page, tmp_path).get_inputs()[0].name == "x"
+    page.get_by_role("button", name="Delete").click()
+    assert page.url.endswith("/jobs")
+
+
+def test_a_custom_recipe_is_made_from_the_methods_of_the_form(page):
+    page.goto("/")
+    page.set_input_files("#model", DIGITS / "digits.onnx")
+    expect(page.get_by_label("Magnitude pruning")).to_be_hidden()
+    page.check("input[value='custom']")
+    page.get_by_label("Magnitude pruning").check()
+    page.locator(".method", has_text="Magnitude pruning").locator(".summary-text").click()
+    page.get_by_label("Amount").fill("0.35")
+    page.get_by_role("button", name="Compress").click()
+    page.wait_for_url("**/jobs/*")
+    page.get_by_text("Recipe", exact=True).click()
+    expect(page.locator("pre")).to_contain_text('"amount": 0.35')
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator(".badge")).to_have_text("canceled", timeout=JOB_MS)
+
+
+def test_a_bad_upload_is_answered_with_the_remedy_and_keeps_the_form(page, tmp_path):
+    hostile = tmp_path / "<img src=x onerror=alert(1)>.onnx"
+    hostile.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(1000))
+    page.goto("/")
+    page.set_input_files("#model", hostile)
+    page.check("input[value='smallest']")
+    page.get_by_role("button", name="Compress").click()
+    problem = page.get_by_role("alert")
+    expect(problem).to_contain_text("What to do")
+    expect(problem).to_contain_text("hdf5_file")
+    expect(page.locator("input[value='smallest']")).to_be_checked()
+    expect(page.get_by_role("button", name="Compress")).to_be_visible()
+    expect(page.locator("[data-chosen]").first).to_contain_text("<img src=x onerror=alert(1)>")
+
+
+def test_a_failed_job_shows_its_reason_and_can_be_tried_again(page):
+    page.goto("/")
+    page.set_input_files("#model", DIGITS / "digits.pt")
+    page.check("input[value='prune-l1']")
+    page.get_by_role("button", name="Compress").click()
+    page.wait_for_url("**/jobs/*")
+    expect(page.locator("[data-badge]")).to_have_text("failed", timeout=JOB_MS)
+    expect(page.get_by_role("alert")).to_contain_text("missing_inputs")
+    expect(page.get_by_role("alert")).to_contain_text("What to do")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("[data-badge]")).not_to_have_text("succeeded")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_pages_fit_the_window(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    for path in ("/", "/jobs", "/docs"):
+        page.goto(path)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
