@@ -2,6 +2,7 @@ import io
 import struct
 import subprocess
 import sys
+import warnings
 import zipfile
 import zlib
 from itertools import chain
@@ -309,6 +310,24 @@ def test_a_model_with_two_inputs_needs_named_arrays(tmp_path):
     np.save(tmp_path / "x.npy", tokens(4, 3))
     with pytest.raises(InvalidData, match="'ids', 'mask'"):
         opened(tmp_path / "x.npy", IDS, MASK)
+
+
+def test_no_change_of_bytes_brings_anything_but_invalid_data(tmp_path):
+    whole = save(tmp_path, x=values(6, 4), labels=np.arange(6)).read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        content = bytearray(whole)
+        for place in rng.integers(0, len(whole), rng.integers(1, 8)):
+            content[place] = rng.choice([0, 255, rng.integers(256)])
+        (tmp_path / "data").write_bytes(content[: rng.integers(1, 2 * len(whole))])
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", CompressionWarning)
+                opened(tmp_path / "data", X)
+        except InvalidData:
+            refused += 1
+    assert refused > 200
 
 
 # Warnings

@@ -1,6 +1,7 @@
 """Zip files from strangers: what they may hold, and how much of it."""
 
 import shutil
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -15,7 +16,16 @@ MAX_ENTRIES = 1_000_000
 
 # LZMA lets a file ask for gigabytes of dictionary; numpy writes neither that nor bzip2.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+# Not OSError: writing what was unpacked may raise it, too, when the disk is full.
+_BROKEN: tuple[type[Exception], ...] = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
+_UNREADABLE: tuple[type[Exception], ...] = (*_BROKEN, ValueError, OSError)
 _SPARE_DISK = 256 << 20
 _ENCRYPTED = 0x1
 
@@ -28,10 +38,10 @@ def open_zip(path: Path, workdir: Path) -> zipfile.ZipFile:
     """
     try:
         archive = zipfile.ZipFile(path)
-    except (*_BROKEN, ValueError, OSError) as error:
+    except _UNREADABLE as error:
         raise _broken("the data file", error) from error
     try:
-        _judge(archive.infolist(), workdir)
+        _judge(archive.infolist(), path.stat().st_size, workdir)
     except InvalidData:
         archive.close()
         raise
@@ -52,11 +62,13 @@ def entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[IO[bytes]
         raise _broken(f"entry {info.filename!r}", error) from error
 
 
-def _judge(entries: list[zipfile.ZipInfo], workdir: Path) -> None:
+def _judge(entries: list[zipfile.ZipInfo], size: int, workdir: Path) -> None:
     names = [info.filename for info in entries]
     if len(set(names)) < len(names):
         raise InvalidData("the zip holds two entries of one name", hint="write it again")
     for info in entries:
+        if not 0 <= info.header_offset < size:
+            raise _broken(f"entry {info.filename!r}", EOFError("it lies outside the file"))
         if info.flag_bits & _ENCRYPTED or info.compress_type not in _METHODS:
             raise InvalidData(
                 f"entry {info.filename!r} is encrypted or compressed in an unusual way",

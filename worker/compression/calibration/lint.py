@@ -8,7 +8,7 @@ import numpy as np
 from worker.compression.calibration.samples import CalibrationSet, Feed
 from worker.compression.errors import CompressionWarning
 
-_LOOKED_AT = 1024
+_LOOKED_AT = 256
 """Samples looked at: enough to see a fault of the whole file, and bounded in time."""
 
 

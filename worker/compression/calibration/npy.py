@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from worker.compression.calibration.storage import ArrayFile, StoredArray
-from worker.compression.errors import InvalidData
+from worker.compression.errors import InvalidData, first_line
 
 MAGIC = npy_format.MAGIC_PREFIX
 Check = Callable[[np.ndarray, str], np.ndarray]
@@ -40,9 +40,10 @@ def read_header(stream: IO[bytes], key: str) -> Header:
             (2, 0): npy_format.read_array_header_2_0,
         }.get(version)
         header = None if read is None else Header(*read(stream))
-    except ValueError as error:
+    except Exception as error:
+        # numpy hands the header to Python's parser, which has many ways to refuse it.
         raise InvalidData(
-            f"{key!r} is not an array that numpy saved: {str(error).splitlines()[0][:200]}",
+            f"{key!r} is not an array that numpy saved: {first_line(error)}",
             hint="write it with numpy.savez or numpy.save",
         ) from error
     if header is None or header.dtype.names or header.dtype.subdtype:

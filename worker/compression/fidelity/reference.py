@@ -52,7 +52,7 @@ class Reference:
         if not len(samples):
             raise InvalidData("there are no samples to compare on")
         self._samples, self._kinds, self._threads = samples, dict(kinds), threads
-        self._session = graph.session(path, threads=threads)
+        self._session: ort.InferenceSession | None = graph.session(path, threads=threads)
         first = self._run_original(0)
         self._metric = self._choose_metric(first)
         self._before: list[tuple[float, ...]] = []
@@ -61,6 +61,9 @@ class Reference:
             for value in graph.load(path).graph.outputs
         }
         self._cache = self._fill_cache(first, workdir)
+        if self._cache is not None:
+            # A result is compared without the original in memory beside it.
+            self._session = None
 
     def compare(
         self, path: Path, *, progress: Progress = _silent
@@ -120,6 +123,8 @@ class Reference:
 
     def _run_original(self, index: int) -> dict[str, np.ndarray]:
         names = list(self._kinds)
+        if self._session is None:
+            raise ValueError("the original was run already")
         try:
             outputs = self._session.run(names, self._samples[index])
         except Exception as error:

@@ -127,6 +127,11 @@ def _power(array: np.ndarray) -> float:
 
 
 def _power_along(array: np.ndarray, axis: int) -> np.ndarray:
-    parts = array.reshape(math.prod(array.shape[:axis]), array.shape[axis], -1)
-    found: np.ndarray = np.einsum("acb,acb->c", parts, parts, dtype=float)
+    found: np.ndarray
+    if axis == array.ndim - 1:
+        rows = array.reshape(-1, array.shape[axis])
+        found = np.einsum("ac,ac->c", rows, rows, dtype=float)
+    else:
+        parts = array.reshape(math.prod(array.shape[:axis]), array.shape[axis], -1)
+        found = np.einsum("acb,acb->c", parts, parts, dtype=float)
     return found
