@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 
-from worker.compression.graph import constant
+from worker.compression.graph import constant, free_name
 
 # The axis of the weight that holds its output channels.
 _CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1}
@@ -45,8 +45,7 @@ def _put(graph: ir.Graph, layer: ir.Node, index: int, array: np.ndarray) -> None
     layer.replace_input_with(index, None)
     if old is not None and old.is_initializer() and not old.uses():
         graph.initializers.pop(name, None)
-    while not name or name in graph.initializers:
-        name = f"{name}_folded"
+    name = free_name(graph, name)
     tensor = ir.tensor(array.astype(np.float32), name=name)
     value = ir.Value(name=name, const_value=tensor)
     graph.register_initializer(value)

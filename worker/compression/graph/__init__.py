@@ -11,7 +11,7 @@ from worker.compression.graph.files import (
     to_proto,
     weight_bytes,
 )
-from worker.compression.graph.interface import InputSpec, inputs, opset, outputs
+from worker.compression.graph.interface import InputSpec, free_name, inputs, opset, outputs
 from worker.compression.graph.notes import note, notes
 from worker.compression.graph.selection import (
     matches,
@@ -41,6 +41,7 @@ __all__ = [
     "constant",
     "external_files",
     "file_bytes",
+    "free_name",
     "inputs",
     "load",
     "macs",

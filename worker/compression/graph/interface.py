@@ -57,3 +57,13 @@ def _spec(value: ir.Value) -> InputSpec:
 
 def _axis(axis: int | ir.SymbolicDim) -> int | str | None:
     return axis if isinstance(axis, int) else axis.value
+
+
+def free_name(graph: ir.Graph, wanted: str) -> str:
+    """The wanted name for a new tensor, or one made from it that no tensor bears."""
+    taken = {value.name for value in graph.inputs} | set(graph.initializers)
+    for node in graph.all_nodes():
+        taken.update(value.name for value in node.outputs)
+    while not wanted or wanted in taken:
+        wanted += "_"
+    return wanted

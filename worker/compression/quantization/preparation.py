@@ -16,6 +16,8 @@ _OLDEST_OPSET = 13
 # The inputs of an operator that hold the data to quantize.
 _DATA_INPUTS = {"Conv": (1,), "Gemm": (1,), "MatMul": (0, 1), "Gather": (0,)}
 _BIAS_INPUTS = {"Conv": 2, "Gemm": 2}
+# Those that must be initializers of their own: exporters hang equal ones on Identity nodes.
+_CONSTANT_INPUTS = {**_DATA_INPUTS, "Conv": (1, 2), "Gemm": (1, 2)}
 # What onnxruntime's quantizer appends to a tensor's name; it takes over a tensor that has the
 # name already, with whatever that tensor holds.
 _SUFFIXES = (
@@ -57,10 +59,10 @@ def _raised(model: ir.Model) -> ir.Model:
 
 
 def _fold_weights(model: ir.Model) -> None:
-    """Compute Transpose, Reshape and Cast of weights once, so that each is an initializer."""
+    """Compute Identity, Transpose, Reshape and Cast of weights and biases once and for all."""
     made: dict[tuple[ir.Value, bytes], ir.Value] = {}
     for node in list(model.graph):
-        for index in _DATA_INPUTS.get(node.op_type, ()):
+        for index in _CONSTANT_INPUTS.get(node.op_type, ()):
             value = node.inputs[index] if index < len(node.inputs) else None
             source = graph.source_of(value)
             if source is None or not source[1] or node.domain:
@@ -178,10 +180,7 @@ def _computed(source: ir.Value, path: Sequence[ir.Node]) -> np.ndarray:
 
 
 def _initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
-    held = model.graph.initializers
-    made = {value.name for node in model.graph.all_nodes() for value in node.outputs}
-    while name in held or name in made:
-        name += "_"
+    name = graph.free_name(model.graph, name)
     value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
     model.graph.register_initializer(value)
     return value
