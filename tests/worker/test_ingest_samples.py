@@ -62,7 +62,7 @@ def inputs_of(path: Path) -> dict[str, tuple[int, list[int | str]]]:
 FLOAT, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
 
 
-def test_a_row_of_the_array_is_a_sample_and_labels_are_none_of_the_inputs(
+def test_a_row_of_the_array_is_a_sample_and_labels_are_no_input(
     tmp_path: Path,
 ) -> None:
     path = modules.scripted(modules.ConvNet(), tmp_path / "net.pt")
@@ -99,7 +99,7 @@ def test_data_of_another_type_gives_the_modules_type(tmp_path: Path, given: type
     assert inputs_of(convert(path, data, inputs).path)["x"][0] == FLOAT
 
 
-def test_axes_that_vary_in_the_data_are_free_and_equal_ones_share_a_name(
+def test_axes_that_vary_are_free_and_equal_ones_share_a_name(
     tmp_path: Path,
 ) -> None:
     module = Tokens().eval()
@@ -146,6 +146,9 @@ def test_names_that_differ_are_told_with_both_sides(tmp_path: Path) -> None:
     assert caught.value.code == "input_names_differ"
     assert "tokens" in caught.value.message
     assert "(ids: Tensor, mask: Tensor)" in caught.value.message
+
+
+ONES = np.ones((1, 4), np.float32)
 
 
 def _structured() -> np.ndarray:

@@ -53,8 +53,8 @@ def _is_file(entry: archive.Entry) -> bool:
 
 
 def _extract(opened: zipfile.ZipFile, entry: archive.Entry, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with opened.open(entry.name) as source, target.open("xb") as file:
             shutil.copyfileobj(source, file, 2**20)
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, FileExistsError,
@@ -226,19 +226,18 @@ def _run_checker(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=False)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        said = runtime_reason(error)
-        raise InvalidModel(
-            f"the ONNX checker refuses the model: {said}", hint=_EXPORT_AGAIN
-        ) from error
+        raise _refused("the ONNX checker refuses the model", error) from error
 
 
 def _load(path: Path) -> None:
     try:
         graph.session(path, optimize=False)
     except InvalidModel as error:
-        unknown = _UNKNOWN.search(error.message)
-        if unknown:
-            raise _unsupported(next(name for name in unknown.groups() if name)) from error
-        raise InvalidModel(
-            f"ONNX Runtime cannot load the model: {runtime_reason(error)}", hint=_EXPORT_AGAIN
-        ) from error
+        raise _refused("ONNX Runtime cannot load the model", error) from error
+
+
+def _refused(what: str, error: Exception) -> InvalidModel:
+    unknown = _UNKNOWN.search(str(error))
+    if unknown:
+        return _unsupported(next(name for name in unknown.groups() if name))
+    return InvalidModel(f"{what}: {runtime_reason(error)}", hint=_EXPORT_AGAIN)
