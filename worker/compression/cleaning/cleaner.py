@@ -16,7 +16,7 @@ from worker.compression.errors import CompressionError, CompressionWarning, Inva
 
 Step = Callable[[ir.Model], ir.Model]
 
-_STEPS: dict[str, Step] = {
+STEPS: dict[str, Step] = {
     "raise the operator set": steps.opset_raised,
     "lift constants": steps.constants_lifted,
     # Before onnxslim, which folds it too but renames the layer and its weight.
@@ -61,16 +61,18 @@ def clean(
         InvalidModel: the upload itself is malformed or does not run.
     """
     _check(path)
-    upload = _Upload(path, feeds, run_all(path, feeds))
-    unstable = difference(upload.outputs, run_all(path, feeds))
+    # Twice in one session: its random numbers begin anew with every session.
+    outputs = run_all(path, [*feeds, *feeds])
+    upload = _Upload(path, feeds, outputs[: len(feeds)])
+    unstable = difference(upload.outputs, outputs[len(feeds) :])
     if unstable is not None:
         reason = f"two runs of the model differ: {unstable}"
         _warn(reason)
         graph.save(graph.load(path), out)
         return Cleaning(out, [], [reason])
     progress(0.1, "cleaning the graph")
-    if _attempt(upload, path, out, _STEPS) is None:
-        return Cleaning(out, list(_STEPS), [])
+    if _attempt(upload, path, out, STEPS) is None:
+        return Cleaning(out, list(STEPS), [])
     return _one_by_one(upload, out, progress)
 
 
@@ -78,8 +80,8 @@ def _one_by_one(upload: _Upload, out: Path, progress: Callable[[float, str], Non
     applied: list[str] = []
     skipped: list[str] = []
     current = upload.path
-    for position, (name, step) in enumerate(_STEPS.items()):
-        progress((position + 1) / (len(_STEPS) + 1), name)
+    for position, (name, step) in enumerate(STEPS.items()):
+        progress((position + 1) / (len(STEPS) + 1), name)
         candidate = out.with_name(f"{out.stem}-{position}.onnx")
         reason = _attempt(upload, current, candidate, {name: step})
         if reason is None:
