@@ -256,6 +256,8 @@ def test_a_pickled_array_is_never_loaded(tmp_path):
         (b"PK\x03\x04 and then nothing", "corrupt or cut off"),
         (b"\x93NUMPY\x01\x00\x10\x00{'descr': 'xx'}", "not an array"),
         (b"\x93NUMPY", "not an array"),
+        (b"\x93NUMPY\x01\x00\xff\x1f" + b"-" * 8191, "not an array"),
+        (b"\x93NUMPY\x01\x00\xff\x1f" + b"(" * 8191, "not an array"),
     ],
 )
 def test_a_file_of_another_kind_is_refused(tmp_path, content, words):

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
@@ -18,6 +19,8 @@ Check = Callable[[np.ndarray, str], np.ndarray]
 _CHUNK_BYTES = 1 << 20
 _BLOCK_BYTES = 64 << 20
 _MAX_RANK = 16
+# numpy hands the header to Python's parser, which has many ways to refuse a hostile one.
+_UNPARSED = (ValueError, SyntaxError, TypeError, TokenError, RecursionError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,7 @@ def read_header(stream: IO[bytes], key: str) -> Header:
             (2, 0): npy_format.read_array_header_2_0,
         }.get(version)
         header = None if read is None else Header(*read(stream))
-    except Exception as error:
-        # numpy hands the header to Python's parser, which has many ways to refuse it.
+    except _UNPARSED as error:
         raise InvalidData(
             f"{key!r} is not an array that numpy saved: {first_line(error)}",
             hint="write it with numpy.savez or numpy.save",
