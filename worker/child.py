@@ -10,6 +10,7 @@ import json
 import sys
 import traceback
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ def main() -> int:
     try:
         content = _encoded(job.run())
     except Exception as error:  # whatever a stranger's model can raise
-        traceback.print_exception(error)
         content = _encoded({"ok": False, "error": explained(error, job.stage, channel.folder)})
     unfinished = channel.folder / f"{RESULT_FILE}.part"
     unfinished.write_text(content)
@@ -93,7 +93,7 @@ class Job:
             evaluation=self._path(request.evaluation),
             inputs=request.inputs,
             progress=self._compressing,
-            measure=self._channel.measure,
+            measure=self._measure,
             quiet=self._channel.quiet,
         )
         made = sorted(path.name for path in out.iterdir() if path.is_file())
@@ -102,6 +102,14 @@ class Job:
             "report": report.model_dump(mode="json", by_alias=True),
             "files": [f"{request.out}/{name}" for name in made],
         }
+
+    def _measure(self, model: Path, feed: Mapping[str, Any]) -> int | None:
+        import numpy as np  # noqa: PLC0415 - after the seal
+
+        written = self._folder / "feed.npz"
+        # Behind a character: an input may be called `file`, as numpy's own parameter is.
+        np.savez(written, **{f"={name}": value for name, value in feed.items()})
+        return self._channel.measure(model, written)
 
     def _path(self, given: str | None) -> Path | None:
         return None if given is None else self._folder / given
@@ -136,6 +144,8 @@ def explained(error: Exception, stage: str, folder: Path) -> dict[str, Any]:
         )
     from worker.compression import CompressionError  # noqa: PLC0415 - after the seal
 
+    if error.__cause__ is not None or not isinstance(error, CompressionError):
+        traceback.print_exception(error)
     if isinstance(error, CompressionError):
         message = error.message.replace(f"{folder}/", "")
         return problem(
@@ -165,19 +175,24 @@ def measure() -> int:
     Only what running needs is imported, since its memory would count as well.
     """
     channel = enter(sys.argv[1:4])
-    import numpy as np  # noqa: PLC0415 - after the seal
     import onnxruntime as ort  # noqa: PLC0415 - after the seal
 
     for model in sys.argv[4:5]:
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        given = dict(np.load(sys.argv[5])) if len(sys.argv) > 5 else _zeros(session)
-        session.run(None, given)
+        session.run(None, _feed(sys.argv[5]) if len(sys.argv) > 5 else _zeros(session))
     status = Path("/proc/self/status").read_text()
     peak = status.partition("VmHWM:")[2].split()[0]
     channel.tell(peak_memory_bytes=1024 * int(peak))
     return 0
+
+
+def _feed(path: str) -> dict[str, Any]:
+    import numpy as np  # noqa: PLC0415 - after the seal
+
+    with np.load(path) as arrays:
+        return {name[1:]: arrays[name] for name in arrays.files}
 
 
 def _zeros(session: Any) -> dict[str, Any]:  # noqa: ANN401 - onnxruntime has no types

@@ -169,7 +169,7 @@ def subject(workdir: Path) -> Subject:
         Recipe.parse("int8"),
         workdir=workdir,
         progress=lambda stage, share, message: None,
-        measure=lambda path: None,
+        measure=lambda path, feed: None,
         quiet=loud,
         heard=list,
     )

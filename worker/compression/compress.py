@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from worker.compression.benchmark import Quiet, host_quiet
+from worker.compression.calibration import Feed
 from worker.compression.pipeline import by_hand
 from worker.compression.recipe import Recipe
 from worker.compression.report import Report, listening
 from worker.compression.search import search
-from worker.compression.subject import prepare
+from worker.compression.subject import Measure, prepare
 
 
 def compress(
@@ -27,14 +28,14 @@ def compress(
     evaluation: Path | None = None,
     inputs: Mapping[str, Any] | None = None,
     progress: Callable[[str, float, str], None] | None = None,
-    measure: Callable[[Path], int | None] | None = None,
+    measure: Measure | None = None,
     quiet: Quiet = host_quiet,
 ) -> Report:
     """Compress the ONNX file `model`; write model.onnx, report.json and report.html to `out`.
 
     `upload` and `format` tell what was uploaded where `model` is its conversion. `measure`
-    gives the peak memory in bytes of a fresh process that runs a model file; without it none
-    is reported.
+    gives the peak memory in bytes of a fresh process that runs a model file on a feed; without
+    it none is reported.
 
     Raises:
         CompressionError: the model, the recipe or the data is refused; the message says why.
@@ -74,5 +75,5 @@ def _silent(stage: str, share: float, message: str) -> None:
     """Nobody asked."""
 
 
-def _unmeasured(path: Path) -> None:
+def _unmeasured(path: Path, feed: Feed) -> None:
     """A fresh process is the caller's to start: the library starts none."""

@@ -31,6 +31,8 @@ from worker.compression.report import Model, Warned
 
 Progress = Callable[[str, float, str], None]
 """Stage, share of the whole job (0..1), message."""
+Measure = Callable[[Path, Feed], int | None]
+"""Peak memory, in bytes, of a fresh process that runs a model file once on this feed."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def prepare(
     *,
     workdir: Path,
     progress: Progress,
-    measure: Callable[[Path], int | None],
+    measure: Measure,
     quiet: Quiet,
     heard: Callable[[], list[Warned]],
     deadline: float = math.inf,
@@ -133,7 +135,7 @@ def prepare(
         feeds=feeds,
         workdir=workdir,
         progress=progress,
-        measure=measure,
+        measure=lambda path: measure(path, feeds[0]),
         quiet=quiet,
         heard=heard,
         deadline=deadline,
