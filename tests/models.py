@@ -93,7 +93,9 @@ def written(model: onnx.ModelProto, path: Path) -> Path:
 
 def opened(model: onnx.ModelProto) -> ir.Model:
     """A model as a pass is given it."""
-    opened: ir.Model = ir.from_proto(model)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)  # the tensors of an ir.Model are those of its proto
+    opened: ir.Model = ir.from_proto(copy)
     return opened
 
 
@@ -123,5 +125,6 @@ def run(
 
 def sqnr(reference: np.ndarray, actual: np.ndarray) -> float:
     """Signal to noise, in dB."""
-    noise = float(np.square(reference - actual).mean()) or 1e-30
-    return float(10 * np.log10(np.square(reference).mean() / noise))
+    signal = np.square(reference.astype(np.float64)).mean()
+    noise = np.square(reference.astype(np.float64) - actual).mean()
+    return float(10 * np.log10(signal / max(noise, 1e-30)))

@@ -107,7 +107,8 @@ def observe(
     observed = {name: Observed() for name in names}
     groups = _groups(path, [name for name in names if name not in taken], samples[0])
     for number, group in enumerate(groups):
-        running = graph.session(_with_outputs(path, group), threads=threads)
+        watched = _with_outputs(path, group)
+        running = graph.session(watched, threads=threads)
         for position, feed in enumerate(samples):
             if number == 0:
                 _update(observed, feed, histograms=histograms)
@@ -115,6 +116,7 @@ def observe(
             _update(observed, dict(zip(group, results, strict=True)), histograms=histograms)
             done = (number + (position + 1) / len(samples)) / len(groups)
             progress(done, f"calibrating, sample {position + 1} of {len(samples)}")
+        watched.unlink()
     return {name: seen for name, seen in observed.items() if seen.seen}
 
 

@@ -91,6 +91,8 @@ def _one_by_one(upload: _Upload, out: Path, progress: Callable[[float, str], Non
         skipped.append(f"{name}: {reason}")
         _warn(f"cleaning left out the step '{name}': {reason}")
     graph.save(graph.load(current), out)
+    for leftover in out.parent.glob(f"{out.stem}-*.onnx"):
+        graph.remove(leftover)
     return Cleaning(out, applied, skipped)
 
 

@@ -68,6 +68,12 @@ def spill(model: ir.Model, path: Path) -> ir.Model:
     return model
 
 
+def remove(path: Path) -> None:
+    """Delete a model file that `save` or `spill` wrote, with its data file."""
+    path.with_name(f"{path.name}.data").unlink(missing_ok=True)
+    path.unlink()
+
+
 def file_bytes(path: Path) -> int:
     """Size of a model file with all external data files it names, in bytes."""
     return sum(file.stat().st_size for file in (path, *external_files(path)))

@@ -29,4 +29,5 @@ class GraphCleaning(Pass):
             feeds=feeds,
             progress=context.progress,
         )
+        graph.remove(given)
         return graph.load(cleaning.path)

@@ -96,6 +96,7 @@ class StaticQuantization(Pass):
         context.progress(0.85, "writing int8 weights")
         ranges = {name: seen.range(self.calibration) for name, seen in observed.items()}
         result = insert(path, chosen.nodes, ranges, options)
+        graph.remove(path)
         _tell(result, chosen)
         return result
 

@@ -131,8 +131,8 @@ def _refusal(
         return "kept float as asked"
     if _touches_quantized(node):
         return "quantized already"
-    if any(value in captured for value in (*node.inputs, *node.outputs) if value is not None):
-        return "a body of If or Loop reads its input or output"
+    if node.op_type in _ABSORBED and node.inputs[0] in captured:
+        return "a body of If or Loop reads what it reads"
     if node.op_type in _COMPUTE:
         return _compute_refusal(node)
     if node.op_type in _LOOKUP:
@@ -250,7 +250,7 @@ def _touches_quantized(node: ir.Node) -> bool:
 
 
 def _captured(model: ir.Model) -> set[ir.Value]:
-    """Values of the main graph that bodies of If and Loop read: renaming would lose them."""
+    """Values of the main graph that bodies of If and Loop read, and which must not vanish."""
     captured: set[ir.Value] = set()
     for node in model.graph.all_nodes():
         if node.graph is model.graph:

@@ -24,14 +24,21 @@ def widen(model: ir.Model) -> bool:
             if tensor is not None and tensor.dtype == _HALF:
                 wide = tensor.numpy().astype(np.float32)
                 value.const_value = ir.tensor(wide, name=value.name)
+                value.dtype = _FLOAT
+        if part is not model.graph:
+            _widen_values(part.inputs)
     for node in model.graph.all_nodes():
         _widen_attributes(node)
-        for value in node.outputs:
-            if value.dtype == _HALF:
-                value.dtype = _FLOAT
+        _widen_values(node.outputs)
     _cast_inputs(model)
     _cast_outputs(model, narrow)
     return True
+
+
+def _widen_values(values: Sequence[ir.Value]) -> None:
+    for value in values:
+        if value.dtype == _HALF:
+            value.dtype = _FLOAT
 
 
 def _computes_in_half(model: ir.Model) -> bool:

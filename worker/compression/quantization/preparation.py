@@ -1,7 +1,7 @@
 """The graph that quantization needs: plain float32 initializers, one role each, opset 13."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -87,7 +87,7 @@ def _part_roles(model: ir.Model) -> None:
             if value is None or tensor is None or tensor.dtype != ir.DataType.FLOAT:
                 continue
             role = f"{node.op_type}{index}{node.attributes.get_int('transB', 0)}"
-            others = any(use.node.op_type not in _DATA_INPUTS for use in value.uses())
+            others = _read_by_others(value, _DATA_INPUTS)
             if first.setdefault(value, role) == role and not others:
                 continue
             if (value, role) not in copies:
@@ -108,10 +108,18 @@ def _part_biases(model: ir.Model) -> None:
         bias = node.inputs[index] if index is not None and index < len(node.inputs) else None
         if index is None or bias is None or bias.const_value is None:
             continue
-        if bias in taken or any(use.node.op_type not in _BIAS_INPUTS for use in bias.uses()):
+        if bias in taken or _read_by_others(bias, _BIAS_INPUTS):
             copy = _initializer(model, f"{bias.name}_of_{node.name}", bias.const_value.numpy())
             node.replace_input_with(index, copy)
         taken.add(bias)
+
+
+def _read_by_others(value: ir.Value, roles: Collection[str]) -> bool:
+    """Whether a body of If or Loop, or an operator of another kind, reads a constant."""
+    return any(
+        use.node.op_type not in roles or use.node.graph is not value.graph
+        for use in value.uses()
+    )
 
 
 def _fuse_biases(model: ir.Model) -> None:
