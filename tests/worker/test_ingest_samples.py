@@ -1,5 +1,6 @@
 """Shapes, types and free axes of a TorchScript module are taken from the data."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 import torch_modules as modules
 from torch import Tensor, nn
 
-from worker.compression import InvalidData
+from worker.compression import InvalidData, MissingInputs
 from worker.ingest import Ingested, ingest
 
 
@@ -181,6 +182,16 @@ def test_data_that_cannot_be_samples_is_refused(
     with pytest.raises(InvalidData) as caught:
         convert(path, save(tmp_path / "d.npz", **renamed))
     assert named.replace("x:", "input:") in caught.value.message
+
+
+def test_a_zip_of_images_says_nothing_of_shapes(tmp_path: Path) -> None:
+    path = modules.scripted(modules.ConvNet(), tmp_path / "net.pt")
+    with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
+        archive.writestr("cat/1.jpg", b"\xff\xd8\xff")
+    with pytest.raises(MissingInputs):
+        convert(path, tmp_path / "d.zip")
+    made = convert(path, tmp_path / "d.zip", {"x": {"shape": [1, 3, 8, 8]}})
+    assert inputs_of(made.path)["x"][1] == ["batch", 3, 8, 8]
 
 
 def test_a_cut_off_archive_is_refused(tmp_path: Path) -> None:

@@ -310,6 +310,42 @@ def test_what_cannot_be_converted_is_refused_with_the_culprit(
     assert named in error.message
 
 
+def test_a_quantized_module_is_refused_as_such(tmp_path: Path) -> None:
+    with modules.quiet():
+        module = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 4)))
+    path = modules.scripted(module, tmp_path / "net.pt")
+    error = refusal(InvalidModel, path, {"input": {"shape": [1, 4]}})
+    assert error.code == "quantized_module"
+    assert "quantized::linear_dynamic" in error.message
+
+
+def test_the_batch_of_a_recurrent_state_is_its_second_axis(tmp_path: Path) -> None:
+    module = modules.WithState().eval()
+    inputs = {"x": {"shape": [1, 7, 4]}, "h": {"shape": [2, 1, 5]}}
+    made = convert(modules.scripted(module, tmp_path / "net.pt"), inputs)
+    assert shapes(made.path)["h"] == [2, "batch", 5]
+    assert shapes(made.path)["output_1"] == [2, "batch", 5]
+
+
+def test_constants_of_one_name_are_not_mixed_up(tmp_path: Path) -> None:
+    path = modules.scripted(modules.Constants(), tmp_path / "net.pt")
+    made = convert(path, {"x": {"shape": [1, 4, 6, 6]}})
+    assert shapes(made.path)["output_0"] == ["batch", 4]
+
+
+def test_a_size_that_the_values_decide_stays_free(tmp_path: Path) -> None:
+    made = convert(modules.scripted(modules.Chosen(), tmp_path / "net.pt"), ROW)
+    assert shapes(made.path)["output_0"] == ["output_0_axis_0"]
+
+
+def test_values_that_forward_refuses_are_told_with_its_own_words(tmp_path: Path) -> None:
+    path = modules.scripted(modules.Strict(), tmp_path / "net.pt")
+    np.savez(tmp_path / "d.npz", x=np.array([[0.5], [2.0]], np.float32))
+    error = refusal(InvalidData, path, samples=tmp_path / "d.npz")
+    assert error.code == "forward_failed"
+    assert "values must be at most 1" in error.message
+
+
 def test_half_precision_weights_convert(tmp_path: Path) -> None:
     path = modules.scripted(nn.Linear(4, 4).half(), tmp_path / "net.pt")
     made = convert(path, {"input": {"shape": [1, 4], "dtype": "float16"}})

@@ -190,3 +190,44 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.encoder(x)
+
+
+class WithState(nn.Module):
+    """A GRU whose state goes in and out: its batch is the second axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.gru = nn.GRU(4, 5, 2, batch_first=True)
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        return self.gru(x, h)
+
+
+class Constants(nn.Module):
+    """Constants at the top and in a layer, which the exporter names alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(2, 4)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.norm(x)
+        return self.pool(y).flatten(1), nn.functional.gelu(y).sort(1)[0]
+
+
+class Chosen(nn.Module):
+    """The size of the output depends on the values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[x > 0]
+
+
+class Strict(nn.Module):
+    """Refuses some values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if bool((x > 1).any()):
+            raise ValueError("values must be at most 1")
+        return x * 2

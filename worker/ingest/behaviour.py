@@ -1,6 +1,7 @@
 """What a module must not do to be converted: remember, throw dice, or learn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -25,9 +26,9 @@ def check(open_module: Callable[[], Module], feed: Feed, other: Feed) -> None:
 
     Raises:
         StatefulModule: it answers differently although all randomness is seeded alike.
-        InvalidModel: it was saved in training mode, or its answers are random.
+        InvalidModel: it is quantized, in training mode, or its answers are random.
     """
-    _check_mode(open_module())
+    _check_operators(open_module())
     calls = (feed, feed, other, feed)
     answers = _answers(open_module(), calls, seeded=True)
     for later in (answers[1], answers[3]):
@@ -65,17 +66,31 @@ def _stateful(found: Deviation) -> StatefulModule:
     )
 
 
-def _check_mode(module: Module) -> None:
-    """Refuse operators that stayed in training mode: a trace keeps the mode it was made in."""
+def _check_operators(module: Module) -> None:
+    """Refuse int8 operators, and what stayed in training mode: a trace keeps its mode."""
     graph = module.wrapper.inlined_graph  # held: its nodes live only as long
-    for node in graph.findAllNodes("prim::Constant", True):
-        for use in node.output().uses():
-            index = _TRAINING_ARGUMENT.get(use.user.kind())
-            if index is not None and use.offset == index and node.output().toIValue() is True:
-                raise InvalidModel(
-                    f"the module was saved in training mode: its {use.user.kind()[6:]} still "
-                    "behaves as in training",
-                    hint="call model.eval() before torch.jit.trace, give functional dropout "
-                    "training=self.training, and save it again",
-                    code="training_mode",
-                )
+    for node in _nodes(graph):
+        kind = node.kind()
+        if kind.startswith("quantized::"):
+            raise InvalidModel(
+                f"the module is quantized already: it holds {kind}, which ONNX cannot express "
+                "to the bit",
+                hint="send the float model that it was made from; it becomes int8 here",
+                code="quantized_module",
+            )
+        index = _TRAINING_ARGUMENT.get(kind)
+        if index is not None and list(node.inputs())[index].toIValue() is True:
+            raise InvalidModel(
+                f"the module was saved in training mode: its {kind[6:]} still behaves as in "
+                "training",
+                hint="call model.eval() before torch.jit.trace, give functional dropout "
+                "training=self.training, and save it again",
+                code="training_mode",
+            )
+
+
+def _nodes(block: Any) -> Iterator[Any]:  # noqa: ANN401 - torch's graph has no types
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _nodes(inner)

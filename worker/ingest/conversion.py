@@ -10,8 +10,8 @@ import onnx_ir as ir
 from worker.compression import InvalidModel, graph
 from worker.ingest import exporter, weight_names
 from worker.ingest.agreement import Converted, Deviation, deviation, error
-from worker.ingest.examples import Examples
-from worker.ingest.module import Module, load, wrap
+from worker.ingest.examples import BatchAxes, Examples, stacked
+from worker.ingest.module import ForwardFailed, Module, load, wrap
 from worker.ingest.reasons import runtime_reason
 from worker.ingest.samples import Feed
 from worker.ingest.signature import Plan
@@ -94,8 +94,8 @@ def _choices(found: Examples, module: Module) -> list[_Choice]:
     first, second = found.feeds[:2]
     fixed = [_check(module, feed) for feed in (first, second)]
     others = [_check(module, feed) for feed in found.others]
-    stacks = _stacked(found, module)
-    batch = {name: {0: BATCH} for name in found.batched} if stacks else {}
+    batched, stacks = _stacked(found, module)
+    batch = {name: {axis: BATCH} for name, axis in batched.items()}
     varying = {name: dict(axes) for name, axes in found.varying.items()}
     both = _joined(varying, batch)
     choices = [
@@ -107,17 +107,17 @@ def _choices(found: Examples, module: Module) -> list[_Choice]:
     return [choice for choice in choices if choice is not None]
 
 
-def _stacked(found: Examples, module: Module) -> list[_Check]:
-    """Batches of twice and three times the size; none where the module cannot take them."""
-    if not found.batched:
-        return []
+def _stacked(found: Examples, module: Module) -> tuple[BatchAxes, list[_Check]]:
+    """Batches of two and three feeds, stacked in the first way that the module takes."""
     first, second = found.feeds[:2]
-    feeds = [found.stacked(first, second), found.stacked(first, second, first)]
-    feeds += [found.stacked(other, other) for other in found.others[-1:]]
-    try:
-        return [_check(module, feed) for feed in feeds]
-    except (RuntimeError, ValueError, TypeError, IndexError):
-        return []
+    for axes in found.batched:
+        feeds = [stacked([first, second], axes), stacked([first, second, first], axes)]
+        feeds += [stacked([other, other], axes) for other in found.others[-1:]]
+        try:
+            return axes, [_check(module, feed) for feed in feeds]
+        except ForwardFailed:
+            continue
+    return {}, []
 
 
 def _check(module: Module, feed: Feed) -> _Check:

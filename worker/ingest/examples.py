@@ -1,17 +1,18 @@
 """The inputs that a module is converted with and checked on."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from worker.compression import InvalidData
-from worker.ingest.reasons import torch_reason
+from worker.ingest.module import ForwardFailed
 from worker.ingest.samples import WHOLE, Feed, Samples
 from worker.ingest.signature import Given, Plan
 
 Run = Callable[[Feed], Any]
+BatchAxes = Mapping[str, int]  # input -> its batch axis
 
 
 @dataclass(frozen=True)
@@ -21,22 +22,19 @@ class Examples:
     feeds: tuple[Feed, ...]
     others: tuple[Feed, ...]
     varying: Mapping[str, Mapping[int, str]]
-    batched: tuple[str, ...]
+    batched: tuple[BatchAxes, ...]  # ways in which the inputs may be batched, likeliest first
+    batch: int  # the batch size of `feeds`
     real: bool
 
-    @property
-    def batch(self) -> int:
-        """Size of the batch axis in `feeds`; 0 where there is none."""
-        return int(self.feeds[0][self.batched[0]].shape[0]) if self.batched else 0
 
-    def stacked(self, *feeds: Feed) -> Feed:
-        """Feeds joined along the batch axis; inputs without one are the first feed's."""
-        return {
-            name: np.concatenate([feed[name] for feed in feeds])
-            if name in self.batched
-            else array
-            for name, array in feeds[0].items()
-        }
+def stacked(feeds: Sequence[Feed], axes: BatchAxes) -> Feed:
+    """Feeds joined along their batch axes; inputs without one are the first feed's."""
+    return {
+        name: np.concatenate([feed[name] for feed in feeds], axis=axes[name])
+        if name in axes
+        else array
+        for name, array in feeds[0].items()
+    }
 
 
 def find(
@@ -51,17 +49,17 @@ def find(
     """
     if samples is None or not set(planned.tensors) & set(samples.names):
         feeds = [_random(planned, seed) for seed in (0, 1)]
-        made = Examples(tuple(feeds), (), {}, _batched(feeds[0]), real=False)
+        made = Examples(tuple(feeds), (), {}, *_batched(feeds[0], ()), real=False)
         return made, _run(run, feeds[0])
     indices = samples.indices()
     if not indices:
         raise InvalidData("the data holds no sample", hint="send at least one sample")
-    first: InvalidData | None = None
+    first: ForwardFailed | None = None
     for read in _readings(planned, samples, weights):
         feed = read(indices[0])
         try:
             result = _run(run, feed)
-        except InvalidData as error:
+        except ForwardFailed as error:
             first = first or error
             continue
         feeds = [feed, *(read(index) for index in indices[1:])]
@@ -72,21 +70,11 @@ def find(
 def _run(run: Run, feed: Feed) -> Any:  # noqa: ANN401 - whatever forward returns
     try:
         return run(feed)
-    except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
-        raise _failed(feed, error) from error
-
-
-def _failed(feed: Feed, error: Exception) -> InvalidData:
-    shown = ", ".join(
-        f"{name}: {array.dtype}{list(array.shape)}" for name, array in feed.items()
-    )
-    said = torch_reason(error)
-    hint = "check shapes, types and batch size; a traced module may work with one size only"
-    if "CUDA" in said or "cuda" in said:
-        hint = "the module is tied to a GPU: call model.cpu() before tracing it, and save again"
-    return InvalidData(
-        f"forward fails on the sample ({shown}): {said}", hint=hint, code="forward_failed"
-    )
+    except ForwardFailed as error:
+        shown = ", ".join(
+            f"{name}: {array.dtype}{list(array.shape)}" for name, array in feed.items()
+        )
+        raise ForwardFailed(f"{error.message} (given {shown})", hint=error.hint) from error
 
 
 def _random(planned: Plan, seed: int) -> Feed:
@@ -176,22 +164,35 @@ def _from_data(feeds: list[Feed], planned: Plan, samples: Samples) -> Examples:
     others = [feed for feed in feeds if _shapes(feed) != shapes]
     if len(alike) == 1:
         alike.append({name: _rolled(array) for name, array in alike[0].items()})
-    batched = tuple(name for name in _batched(feeds[0]) if not _serves_all(name, samples))
-    return Examples(tuple(alike), tuple(others), _symbols(samples, planned), batched, real=True)
+    fixed = [name for name in feeds[0] if _serves_all(name, samples)]
+    batched, batch = _batched(feeds[0], fixed)
+    symbols = _symbols(samples, planned)
+    return Examples(tuple(alike), tuple(others), symbols, batched, batch, real=True)
 
 
 def _serves_all(name: str, samples: Samples) -> bool:
     return not samples.apart and name in samples.names and samples.whole(name)
 
 
-def _batched(feed: Feed) -> tuple[str, ...]:
-    """The inputs whose first axis may count samples: of the size that the first input's has."""
-    first = next(iter(feed.values()))
-    if first.ndim == 0:
-        return ()
-    return tuple(
-        name for name, array in feed.items() if array.ndim and array.shape[0] == first.shape[0]
-    )
+def _batched(feed: Feed, fixed: Sequence[str]) -> tuple[tuple[BatchAxes, ...], int]:
+    """Which axes may count samples, and how many: the first input's first axis tells.
+
+    Other inputs may have the batch first, or second, as the states of LSTM and GRU do.
+    """
+    first, *others = feed
+    if not feed[first].ndim or first in fixed:
+        return (), 0
+    batch = feed[first].shape[0]
+    found: list[BatchAxes] = []
+    for order in ((0,), (0, 1), (1, 0)):
+        axes = {first: 0}
+        for name in others:
+            fitting = [axis for axis in order if feed[name].shape[axis : axis + 1] == (batch,)]
+            if fitting and name not in fixed:
+                axes[name] = fitting[0]
+        if axes not in found:
+            found.append(axes)
+    return tuple(found), batch
 
 
 def _rolled(array: np.ndarray) -> np.ndarray:

@@ -10,13 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from worker.compression import InvalidModel
+from worker.compression import InvalidData, InvalidModel
 from worker.ingest.reasons import torch_reason
 from worker.ingest.samples import Feed
 from worker.ingest.signature import Argument, Plan, Value
 
 INNER = "inner"
+_NO_MEMORY = "can't allocate memory"
 _UNKNOWN_OPERATOR = re.compile(r"Unknown builtin op: ([\w:]+)")
+
+
+class ForwardFailed(InvalidData):
+    """TorchScript could not run forward."""
+
+    code = "forward_failed"
 
 
 @dataclass(frozen=True)
@@ -30,15 +37,15 @@ class Module:
         """Run it once.
 
         Raises:
-            RuntimeError: whatever TorchScript raises.
+            ForwardFailed: TorchScript refuses the inputs.
         """
         import torch  # noqa: PLC0415 - the web process never loads torch
 
-        with torch.no_grad():
-            result = self.wrapper(*[torch.from_numpy(feed[name]) for name in self.names])
-        return [
-            _array(tensor) for tensor in (result if isinstance(result, tuple) else (result,))
-        ]
+        tensors = [torch.from_numpy(feed[name]) for name in self.names]
+        with torch.no_grad(), _failing_readably():
+            result = self.wrapper(*tensors)
+        outputs = result if isinstance(result, tuple) else (result,)
+        return [_array(tensor) for tensor in outputs]
 
 
 def load(path: Path) -> Any:  # noqa: ANN401 - a ScriptModule; torch is not imported at the top
@@ -52,7 +59,9 @@ def load(path: Path) -> Any:  # noqa: ANN401 - a ScriptModule; torch is not impo
     try:
         with no_deprecation():
             return torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
-    except (RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # torch.jit.Error has no closer base
+        if _NO_MEMORY in str(error):
+            raise MemoryError(torch_reason(error)) from error
         unknown = _UNKNOWN_OPERATOR.search(str(error))
         if unknown:
             raise InvalidModel(
@@ -80,12 +89,30 @@ def run_raw(
     feed: Feed,
     constants: Mapping[str, Value],
 ) -> Any:  # noqa: ANN401 - whatever forward returns
-    """Call the module by argument names; answers what it returns, of whatever structure."""
+    """Call the module by argument names; answers what it returns, of whatever structure.
+
+    Raises:
+        ForwardFailed: TorchScript refuses the inputs.
+    """
     import torch  # noqa: PLC0415 - the web process never loads torch
 
     tensors = {name: torch.from_numpy(array) for name, array in feed.items()}
-    with torch.no_grad():
+    with torch.no_grad(), _failing_readably():
         return module(**tensors, **constants)
+
+
+@contextmanager
+def _failing_readably() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # torch.jit.Error has no closer base
+        if _NO_MEMORY in str(error):
+            raise MemoryError(torch_reason(error)) from error
+        said = torch_reason(error)
+        hint = "check shapes, types and batch size; a traced module may work with one size only"
+        if "cuda" in said.lower():
+            hint = "it is tied to a GPU: call model.cpu() before tracing it, and save again"
+        raise ForwardFailed(f"forward fails: {said}", hint=hint) from error
 
 
 def wrap(

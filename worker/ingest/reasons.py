@@ -11,7 +11,7 @@ def torch_reason(error: Exception) -> str:
     telling = [line for line in lines if re.match(r"[\w.]*(Error|Exception): ", line)]
     line = telling[-1] if telling else next(iter(lines), type(error).__name__)
     line = re.sub(r"^(RuntimeError|builtins\.\w+): ", "", line)
-    return _cut(line.split("[Caused by")[0].strip())
+    return _cut(re.split(r"\[Caused by|Please feel free", line)[0].strip())
 
 
 def runtime_reason(error: Exception) -> str:

@@ -102,8 +102,10 @@ class Samples:
         return not shape or shape[0] < max(counts)
 
 
-def open_samples(path: Path, *, inputs: list[str]) -> Samples:
-    """Read the headers of an .npz or .npy; `inputs` are the names that the module knows.
+def open_samples(path: Path, *, inputs: list[str]) -> Samples | None:
+    """Read the headers of an .npz or .npy; None for a zip without arrays (one of images).
+
+    `inputs` are the names that the module knows.
 
     Raises:
         InvalidData: neither format, damaged, or with pickled arrays.
@@ -122,7 +124,7 @@ def open_samples(path: Path, *, inputs: list[str]) -> Samples:
     return _open_zip(path, inputs)
 
 
-def _open_zip(path: Path, inputs: list[str]) -> Samples:
+def _open_zip(path: Path, inputs: list[str]) -> Samples | None:
     found: dict[str, dict[int, Array]] = {}
     apart: set[bool] = set()
     with _broken_is_invalid(), zipfile.ZipFile(path) as archive:
@@ -137,6 +139,8 @@ def _open_zip(path: Path, inputs: list[str]) -> Samples:
                     stream, info.filename, info.file_size
                 )
             apart.add(index is not None)
+    if not found:
+        return None
     if len(apart) > 1:
         raise InvalidData(
             "the data mixes arrays for all samples with arrays for single samples",

@@ -60,6 +60,7 @@ def _plan(
     if samples_path is not None:
         tensors = [argument.name for argument in takes if argument.kind == "tensor"]
         samples = open_samples(samples_path, inputs=tensors)
+    if samples is not None:
         given = {**_values_in_data(samples, takes), **given}
     planned = signature.plan(takes, given, None if samples is None else samples.names)
     known = {name: said.shape for name, said in given.items() if said.shape is not None}

@@ -6,7 +6,7 @@ under its module path, so that patterns find it and pruning sees the zeros of a 
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,14 +49,19 @@ def _unwrap(model: ir.Model) -> None:
         for value in list(graph.initializers.values()):
             if value.name and value.name.startswith(f"{INNER}."):
                 value.name = value.name.removeprefix(f"{INNER}.")
-    for node in model.graph.all_nodes():
-        node.name = _without_scope(node.name)
-        for output in node.outputs:
-            output.name = _without_scope(output.name)
+    nodes = list(model.graph.all_nodes())
+    _take_scope_out(nodes)
+    _take_scope_out([output for node in nodes for output in node.outputs])
 
 
-def _without_scope(name: str | None) -> str | None:
-    return name.replace(f"/{INNER}/", "/", 1) if name else name
+def _take_scope_out(named: Sequence[ir.Node] | Sequence[ir.Value]) -> None:
+    """Rename where the shorter name is free: the wrapper's own constants have names like it."""
+    taken = {item.name for item in named}
+    for item in named:
+        short = (item.name or "").replace(f"/{INNER}/", "/", 1)
+        if short not in taken:
+            taken.add(short)
+            item.name = short
 
 
 def _order(model: ir.Model, names: list[str]) -> None:
