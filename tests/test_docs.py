@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from conftest import free_port, stop, wait_for_port
 from pydantic import BaseModel
 
 from app.main import create_app
+from tests.servers import free_port, stop, wait_for_port
 from worker.compression import PRESETS, Recipe
 from worker.compression.calibration import Images
 from worker.compression.passes import AnyPass, Target

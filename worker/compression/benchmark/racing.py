@@ -26,6 +26,7 @@ _SHARED_CONTROL_BYTES = 256 << 20
 # Files of one race together: each becomes a session, all of them at a time.
 _GROUP_BYTES = 1 << 30
 _BALLAST_BYTES = 1 << 20
+_UNQUIET_SECONDS = 2.0
 _SEED = 0
 
 
@@ -82,7 +83,7 @@ def race(
     *,
     threads: int,
     quiet: Quiet,
-    min_seconds: float = 1.0,
+    min_seconds: float = 1.5,
     max_seconds: float = 20.0,
     progress: Progress = _silent,
 ) -> list[Latency]:
@@ -105,7 +106,9 @@ def race(
             def tell(share: float, message: str, number: int = number) -> None:
                 progress((number + share) / len(groups), message)
 
-            times, undisturbed = _run(track, min_seconds, max_seconds, tell)
+            # Without quiet the figures are no proof, however long they are taken.
+            longest = max_seconds if calm else min(max_seconds, _UNQUIET_SECONDS)
+            times, undisturbed = _run(track, min_seconds, longest, tell)
             found += _judged(track, times, calm=calm and undisturbed)
     return found
 
