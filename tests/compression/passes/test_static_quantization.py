@@ -507,24 +507,32 @@ def test_a_model_whose_weights_are_all_in_bodies_says_that_nothing_was_done(
     assert closeness(branches(), tmp_path / "same.onnx", line(), tmp_path) > 100
 
 
-def test_tensors_that_bodies_read_are_still_there(tmp_path: Path) -> None:
-    text = """
-    g (float[n,4] x) => (float[n,4] y) {
-        a = MatMul (x, w)
-        r = Relu (a)
+@pytest.mark.parametrize("read", ["c", "r"])
+def test_what_bodies_read_keeps_its_values(tmp_path: Path, read: str) -> None:
+    """The Relu would be absorbed by the scale of its output, which the body does not see."""
+    text = f"""
+    g (float[n,3,8,8] x) => (float[n,4,8,8] y) {{
+        c = Conv (x, w)
+        r = Relu (c)
         s = ReduceSum <keepdims = 0> (x)
-        c = Greater (s, zero)
-        b = If (c) <
-            then_branch = then () => (float[n,4] t) { t = Add (a, x) },
-            else_branch = otherwise () => (float[n,4] e) { e = MatMul (r, w) }
+        positive = Greater (s, zero)
+        b = If (positive) <
+            then_branch = then () => (float[n,4,8,8] t) {{ t = Sub ({read}, zero) }},
+            else_branch = otherwise () => (float[n,4,8,8] e) {{ e = Conv ({read}, v) }}
         >
-        y = MatMul (b, w)
-    }
+        d = Conv (r, v)
+        y = Add (b, d)
+    }}
     """
-    model = build(text, {"w": normal(4, 4), "zero": np.float32(0).reshape(())})
-    feeds = line()
+    arrays = {
+        "w": normal(4, 3, 1, 1),
+        "v": normal(4, 4, 1, 1),
+        "zero": np.float32(0).reshape(()),
+    }
+    model, feeds = build(text, arrays), images(8)
     path = quantized(model, feeds, tmp_path)
-    assert closeness(model, path, feeds, tmp_path) > 20
+    assert kernels(path, feeds[0])["QLinearConv"] == (1 if read == "c" else 2)
+    assert closeness(model, path, feeds, tmp_path) > 25
 
 
 # ---- settings

@@ -122,7 +122,7 @@ def _refusal(
     ops: Sequence[str],
     keep_float: Set[ir.Node],
     inside: Set[ir.Value],
-    captured: Set[ir.Value],
+    captured: set[ir.Value],
 ) -> str | None:
     """Why a node cannot be int8, from the graph alone."""
     if node.op_type not in ops or node.domain not in ("", "ai.onnx"):
@@ -131,8 +131,11 @@ def _refusal(
         return "kept float as asked"
     if _touches_quantized(node):
         return "quantized already"
+    if node.op_type not in FLOAT_OUTPUT and captured.intersection(node.outputs):
+        # With a second reader of its float output, no int8 kernel takes it.
+        return "a body of If or Loop reads its output"
     if node.op_type in _ABSORBED and node.inputs[0] in captured:
-        return "a body of If or Loop reads what it reads"
+        return "a body of If or Loop reads its input"
     if node.op_type in _COMPUTE:
         return _compute_refusal(node)
     if node.op_type in _LOOKUP:
