@@ -54,7 +54,7 @@ def _inspect(arguments: Namespace) -> int:
 
 
 def _print_json(content: Mapping[str, Any]) -> None:
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(content, indent=2) + "\n")
 
 
 def _serve(arguments: Namespace) -> int:

@@ -24,6 +24,11 @@ def verdict_code(outcome: str | None, *, fail_if_worse: bool) -> int:
     return NOT_BETTER if failed else DONE
 
 
+def printable(text: str) -> str:
+    """Without characters that steer a terminal: names in a model may be anyone's."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
 class CannotDo(Exception):
     """A problem to tell: `code` is stable and listed in docs/errors.md."""
 
@@ -59,4 +64,4 @@ class CannotDo(Exception):
             lines += [f"  {one.get('field')}: {one.get('message')}" for one in self.errors]
         if self.hint:
             lines.append(f"  what to do: {self.hint}")
-        sys.stderr.write("\n".join(lines) + "\n")
+        sys.stderr.write(printable("\n".join(lines)) + "\n")

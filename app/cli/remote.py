@@ -10,7 +10,7 @@ from typing import Any
 
 from app.cli import given
 from app.cli.progress import shown
-from app.cli.refusals import DONE, INTERNAL, NOT_BETTER, CannotDo, verdict_code
+from app.cli.refusals import DONE, INTERNAL, NOT_BETTER, CannotDo, printable, verdict_code
 from app.cli.service import Service, results
 
 Job = Mapping[str, Any]
@@ -100,5 +100,5 @@ def _fetch(service: Service, job_id: str, out: str) -> None:
 
 
 def _print(job: Job, arguments: Namespace, *, brief: str) -> None:
-    content = json.dumps(job, indent=2, ensure_ascii=False) if arguments.json else brief
+    content = json.dumps(job, indent=2) if arguments.json else printable(brief)
     sys.stdout.write(content + "\n")

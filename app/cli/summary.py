@@ -6,13 +6,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from app.cli.refusals import printable
+
 SHOWN_WEIGHTS = 40
 
 
 def print_report(report: Mapping[str, Any], out: str) -> None:
     """The sentence, a table of before and after, what to know, and where the files are."""
     console = _console()
-    console.print(report["verdict"]["sentence"])
+    console.print(printable(report["verdict"]["sentence"]))
     table = Table(box=None, pad_edge=False)
     for heading in ("", "before", "after"):
         table.add_column(heading, justify="left" if not heading else "right")
@@ -20,7 +22,7 @@ def print_report(report: Mapping[str, Any], out: str) -> None:
         table.add_row(*row)
     console.print(table)
     for warning in report["warnings"]:
-        console.print(f"note: {warning['message']} [{warning['code']}]")
+        console.print(printable(f"note: {warning['message']} [{warning['code']}]"))
     console.print(f"results: {out}")
 
 
@@ -61,12 +63,13 @@ def print_inspection(found: Mapping[str, Any], name: str) -> None:
         for port in found[word]:
             shape = ", ".join("?" if axis is None else str(axis) for axis in port["shape"])
             kind = f"  ({port['kind']})" if port["kind"] else ""
-            console.print(f"{word[:-1]:<7} {port['name']}: {port['dtype']} [{shape}]{kind}")
+            line = f"{word[:-1]:<7} {port['name']}: {port['dtype']} [{shape}]{kind}"
+            console.print(printable(line))
     ops = sorted(found["ops"].items(), key=lambda entry: -entry[1])
-    console.print("operators: " + ", ".join(f"{op} x{count}" for op, count in ops))
+    console.print(printable("operators: " + ", ".join(f"{op} x{count}" for op, count in ops)))
     _print_weights(console, found["weights"])
     for note in found["notes"]:
-        console.print(f"note: {note}")
+        console.print(printable(f"note: {note}"))
 
 
 def _console() -> Console:
@@ -85,7 +88,8 @@ def _print_weights(console: Console, weights: list[Mapping[str, Any]]) -> None:
         table.add_column(heading, overflow="fold")
     for weight in weights[:SHOWN_WEIGHTS]:
         shape = "x".join(map(str, weight["shape"]))
-        table.add_row(weight["name"], weight["op"], shape, f"{weight['sparsity']:.1%}")
+        name, zeros = printable(weight["name"]), f"{weight['sparsity']:.1%}"
+        table.add_row(name, printable(weight["op"]), shape, zeros)
     console.print(table)
     if len(weights) > SHOWN_WEIGHTS:
         console.print(f"... and {len(weights) - SHOWN_WEIGHTS} more; --json shows all of them")

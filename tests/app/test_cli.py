@@ -120,6 +120,23 @@ class TestInspect:
         assert '"shape"' in said
 
 
+class TestTerminal:
+    def test_names_in_a_model_cannot_steer_it(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        model = parser.parse_model(
+            '<ir_version: 9, opset_import: ["" : 17]>'
+            "g (float[N, 4] x) => (float[N, 4] y) { y = Relu(x) }"
+        )
+        evil = "\x1b[2J\x9b31mx"
+        model.graph.input[0].name = model.graph.node[0].input[0] = evil
+        onnx.save(model, tmp_path / "evil.onnx")
+        for arguments in ([], ["--json"]):
+            main(["inspect", str(tmp_path / "evil.onnx"), *arguments])
+            said = capsys.readouterr()
+            assert not set("\x1b\x9b") & set(said.out + said.err)
+
+
 class TestRefusals:
     """Culprit, code and remedy; 2 for what the user can mend."""
 

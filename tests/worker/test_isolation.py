@@ -104,6 +104,29 @@ class TestSandbox:
         assert "landlock: ok" in done.stdout
         assert "seccomp: ok" in done.stdout
 
+    @pytest.mark.parametrize(
+        "wrapper",
+        [["setpriv", "--bounding-set=-all", "--inh-caps=-all"], ["unshare", "-Urn"]],
+        ids=["root of a bare container", "root of a user namespace"],
+    )
+    def test_every_attack_is_blocked_for_a_root_that_may_do_nothing(
+        self, wrapper: list[str]
+    ) -> None:
+        if subprocess.run([*wrapper, "true"], capture_output=True).returncode != 0:
+            wrapper = []  # this host does not let us: then it is the same test as above
+        done = subprocess.run(
+            [*wrapper, sys.executable, "-m", "worker.isolation"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def test_the_child_goes_first_when_the_host_runs_out_of_memory(self, run: Run) -> None:
+        ended = run("done(score=int(Path('/proc/self/oom_score_adj').read_text()))")
+        assert ended.result is not None
+        assert ended.result["inspection"]["score"] > 0
+
     def test_a_missing_layer_is_named_in_auto(self, run: Run) -> None:
         ended = run("done()", landlock_abi=0)
         assert ended.cause is Cause.DONE
@@ -362,6 +385,26 @@ class TestResults:
     def test_what_is_no_result_is_none(self, run: Run, result: str) -> None:
         ended = run(f"Path('result.json').write_text({result!r})")
         assert (ended.cause, ended.result) == (Cause.FAILED, None)
+
+    def test_an_error_holds_nothing_but_text_of_a_sensible_length(self, run: Run) -> None:
+        error = {
+            "code": "invalid_model",
+            "message": "x" * 100_000,
+            "hint": {"a": 1},
+            "stage": "nowhere",
+            "errors": [{"field": 1}, "no"] * 1000,
+            "more": "of it",
+        }
+        ended = run(
+            f"Path('result.json').write_text(json.dumps({{'ok': False, 'error': {error!r}}}))"
+        )
+        assert ended.error is not None
+        assert len(ended.error["message"]) < 5000
+        assert ended.error["hint"] == "{'a': 1}"
+        assert ended.error["stage"] is None
+        assert set(ended.error) == {"code", "message", "hint", "stage", "errors"}
+        assert len(ended.error["errors"]) <= 100
+        assert ended.error["errors"][0] == {"field": "1"}
 
     @pytest.mark.parametrize(
         "make",

@@ -21,7 +21,7 @@ def give(folder: Path, uid: int | None) -> None:
     folder.chmod(0o700)
     if uid is None:
         return
-    with contextlib.suppress(PermissionError):  # a root that may not change owners nor its user
+    with contextlib.suppress(OSError):  # a root that may not change owners, nor its user then
         for _, folders, files, descriptor in os.fwalk(folder):
             for name in (*folders, *files):
                 found = os.lstat(name, dir_fd=descriptor)

@@ -8,10 +8,21 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from worker.isolation.messages import RESULT_BYTES, RESULT_FILE, ProtocolError, strict_json
+from worker.isolation.ended import problem
+from worker.isolation.messages import (
+    RESULT_BYTES,
+    RESULT_FILE,
+    STAGES,
+    ProtocolError,
+    strict_json,
+)
 
 #: One folder deep at most, names of our own making.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+#: More than any result of ours has: files, wrong fields of a recipe, characters of a message.
+FILES, ERRORS, TEXT = 64, 100, 4_000
 
 
 class UnsafeFile(Exception):
@@ -68,32 +79,51 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     try:
         with open_result(folder, RESULT_FILE, max_bytes=RESULT_BYTES) as file:
             content = strict_json(file.read(RESULT_BYTES + 1))
-        _check_result(content, folder)
+        return _checked(content, folder)
     except (UnsafeFile, ProtocolError):
         return None
-    return dict(content)
 
 
-def _check_result(content: Any, folder: Path) -> None:  # noqa: ANN401 - a stranger's JSON
+def _checked(content: Any, folder: Path) -> dict[str, Any]:  # noqa: ANN401 - a stranger's JSON
     if not isinstance(content, dict) or not isinstance(content.get("ok"), bool):
         raise ProtocolError("result.json is no result")
     if not content["ok"]:
-        _check_error(content.get("error"))
-        return
+        return {"ok": False, "error": _checked_error(content.get("error"))}
     if not any(isinstance(content.get(key), dict) for key in ("report", "inspection")):
         raise ProtocolError("result.json has neither report nor inspection")
     files = content.get("files", [])
     if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
         raise ProtocolError("result.json lists something other than files")
+    if len(files) > FILES or len(set(files)) < len(files):
+        raise ProtocolError("result.json lists too many files")
     for name in files:
         with open_result(folder, name):
             pass
+    return content
 
 
-def _check_error(error: object) -> None:
+def _checked_error(error: object) -> dict[str, Any]:
+    """A problem with nothing in it but text of a sensible length."""
     if not isinstance(error, dict):
         raise ProtocolError("result.json failed without an error")
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", str(error.get("code"))):
         raise ProtocolError("result.json has an error without a code")
     if not isinstance(error.get("message"), str):
         raise ProtocolError("result.json has an error without a message")
+    hint, stage, errors = error.get("hint"), error.get("stage"), error.get("errors")
+    entries = errors if isinstance(errors, list) else []
+    return problem(
+        _text(error["message"]),
+        code=error["code"],
+        hint=None if hint is None else _text(hint),
+        stage=stage if stage in STAGES else None,
+        errors=[
+            {_text(key): _text(value) for key, value in entry.items()}
+            for entry in entries[:ERRORS]
+            if isinstance(entry, dict)
+        ],
+    )
+
+
+def _text(given: object) -> str:
+    return str(given)[:TEXT]

@@ -63,6 +63,7 @@ def seal(wanted: Seal, folder: Path) -> dict[str, str]:
     if wanted.sandbox == "off":
         privileges.die_with_parent(wanted.parent)
         return layers | dict.fromkeys(("user", "network", *REQUIRED), "off (by setting)")
+    _try(privileges.volunteer_for_oom)  # no layer: it protects the supervisor
     layers["network"] = _try(privileges.leave_network)
     layers["user"] = _user(wanted.uid, [*needed, str(folder)])
     privileges.die_with_parent(wanted.parent)
@@ -86,7 +87,10 @@ def _user(uid: int | None, needed: list[str]) -> str:
     if uid is None:
         dropped = _try(privileges.drop_capabilities)
         return f"unavailable (not root; capabilities dropped: {dropped})"
-    return _try(lambda: privileges.become(uid, needed=needed))
+    state = _try(lambda: privileges.become(uid, needed=needed))
+    if not state.startswith("ok"):  # the root of a container or a namespace may not
+        state += f"; capabilities dropped: {_try(privileges.drop_capabilities)}"
+    return state
 
 
 def _landlock(wanted: Seal, folder: Path, needed: list[str]) -> str:
