@@ -1,11 +1,15 @@
 """python-multipart's push parser as a plain list of events for each chunk of the body."""
 
+import logging
 from dataclasses import dataclass
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.errors import Refusal
+
+# It warns of every malformed body: strangers would fill the log with what we refuse anyway.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 HINT = "send multipart/form-data, as curl -F or an HTML form does"
 

@@ -12,6 +12,7 @@ from app.csrf import COOKIE, FIELD, check_token, remember, token_for
 from app.dependencies import InServices, accepts_job, max_bytes
 from app.errors import Refusal, problem_of
 from app.forms import presets, recipe_form, recipe_from
+from app.ids import Id
 from app.schemas import job_view
 from app.security import Owner
 from app.submission import FIELDS, submit
@@ -97,7 +98,7 @@ def list_jobs(
 
 @router.get("/jobs/{job_id}")
 def show_job(
-    request: Request, job_id: str, services: InServices, owner: Owner, token: Token = None
+    request: Request, job_id: Id, services: InServices, owner: Owner, token: Token = None
 ) -> Response:
     job = services.jobs.get(owner, job_id)
     view, token = job_view(job), token_for(token)
@@ -109,7 +110,7 @@ def show_job(
 
 @router.post("/jobs/{job_id}/{verb}", max_body_size=FORM_BYTES)
 def act(
-    job_id: str,
+    job_id: Id,
     verb: Annotated[str, Path(pattern="^(cancel|retry|delete)$")],
     services: InServices,
     owner: Owner,

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 
 from app.errors import Refusal
+from app.ids import is_id
 from app.uploads import Form, Upload, display_name
 from worker.compression import InvalidData, Recipe
 from worker.ingest.sniff import recognise
@@ -129,14 +130,17 @@ async def _check(
 async def _known(
     services: Services, owner_id: str, kind: ArtifactKind, identifier: str
 ) -> Artifact:
+    unknown = Refusal(
+        f"unknown_{kind}",
+        f"there is no {kind} with the id {identifier[:60]!r}",
+        hint=f"POST the file to /v1/{kind}s first, or send it along",
+    )
+    if not is_id(identifier):
+        raise unknown
     try:
         return await run_in_threadpool(services.artifacts.get, owner_id, kind, identifier)
-    except NotFound as error:
-        raise Refusal(
-            f"unknown_{kind}",
-            f"there is no {kind} with the id {identifier[:60]!r}",
-            hint=f"POST the file to /v1/{kind}s first, or send it along",
-        ) from error
+    except NotFound:
+        raise unknown from None
 
 
 def _both(name: str) -> Refusal:

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from app.api.bodies import file_body
 from app.dependencies import InServices, accepts_artifact, max_bytes
 from app.errors import Refusal
+from app.ids import Id
 from app.schemas import API, ArtifactList, ArtifactView, artifact_view
 from app.security import Owner
 from app.submission import add_artifact
@@ -55,12 +56,12 @@ def artifact_router(kind: ArtifactKind) -> APIRouter:
         return ArtifactList(items=items, next_cursor=page.next_cursor)
 
     @router.get("/{artifact_id}")
-    def get(artifact_id: str, services: InServices, owner: Owner) -> ArtifactView:
+    def get(artifact_id: Id, services: InServices, owner: Owner) -> ArtifactView:
         """One upload."""
         return artifact_view(services.artifacts.get(owner, kind, artifact_id))
 
     @router.delete("/{artifact_id}", status_code=204)
-    def delete(artifact_id: str, services: InServices, owner: Owner) -> Response:
+    def delete(artifact_id: Id, services: InServices, owner: Owner) -> Response:
         """Remove an upload that no queued or running job needs."""
         services.discard(services.artifacts.delete(owner, kind, artifact_id))
         return Response(status_code=204)

@@ -11,6 +11,7 @@ from app.dependencies import InServices, accepts_job
 from app.downloads import serve_file
 from app.errors import Refusal
 from app.events import job_events
+from app.ids import Id
 from app.schemas import API, JobList, JobView, job_view
 from app.security import REPORT_POLICY, Owner
 from app.submission import FIELDS, KINDS, submit
@@ -68,7 +69,7 @@ def list_jobs(
 
 
 @router.get("/{job_id}", response_model=JobView)
-async def get_job(job_id: str, services: InServices, owner: Owner) -> Response:
+async def get_job(job_id: Id, services: InServices, owner: Owner) -> Response:
     """A job now."""
     # Straight from the loop: the read is one indexed row, and a thread hop costs more than it.
     return answer(services.jobs.get(owner, job_id))
@@ -76,7 +77,7 @@ async def get_job(job_id: str, services: InServices, owner: Owner) -> Response:
 
 @router.get("/{job_id}/events", responses={200: {"content": {"text/event-stream": {}}}})
 async def get_job_events(
-    job_id: str,
+    job_id: Id,
     services: InServices,
     owner: Owner,
     last_event_id: Annotated[str | None, Header()] = None,
@@ -86,14 +87,14 @@ async def get_job_events(
 
 
 @router.post("/{job_id}/cancel", response_model=JobView, responses={202: {"model": JobView}})
-def cancel_job(job_id: str, services: InServices, owner: Owner) -> Response:
+def cancel_job(job_id: Id, services: InServices, owner: Owner) -> Response:
     """End a job: at once where it is queued, within seconds where it runs."""
     job = services.jobs.cancel(owner, job_id)
     return answer(job, status=200 if job.status.ended else 202)
 
 
 @router.post("/{job_id}/retry", status_code=202, response_model=JobView)
-def retry_job(job_id: str, services: InServices, owner: Owner) -> Response:
+def retry_job(job_id: Id, services: InServices, owner: Owner) -> Response:
     """Run a failed or canceled job again, under the same id."""
     job = services.jobs.retry(owner, job_id)
     services.enqueue(job.id)
@@ -103,7 +104,7 @@ def retry_job(job_id: str, services: InServices, owner: Owner) -> Response:
 @router.delete(
     "/{job_id}", status_code=204, responses={202: {"description": "stops, then goes"}}
 )
-def delete_job(job_id: str, services: InServices, owner: Owner) -> Response:
+def delete_job(job_id: Id, services: InServices, owner: Owner) -> Response:
     """Remove a job with its files; one that runs is canceled and vanishes when it stops."""
     keys = services.jobs.delete(owner, job_id)
     if keys is None:
@@ -115,7 +116,7 @@ def delete_job(job_id: str, services: InServices, owner: Owner) -> Response:
 @router.head("/{job_id}/model", include_in_schema=False)
 @router.get("/{job_id}/model", responses={200: {"content": {"application/octet-stream": {}}}})
 async def get_model(
-    request: Request, job_id: str, services: InServices, owner: Owner
+    request: Request, job_id: Id, services: InServices, owner: Owner
 ) -> Response:
     """The compressed model; a range of it where `Range` asks for one."""
     return await _result(request, job_id, services, owner, name="model.onnx")
@@ -124,7 +125,7 @@ async def get_model(
 @router.head("/{job_id}/report", include_in_schema=False)
 @router.get("/{job_id}/report", responses={200: {"content": {"application/json": {}}}})
 async def get_report(
-    request: Request, job_id: str, services: InServices, owner: Owner
+    request: Request, job_id: Id, services: InServices, owner: Owner
 ) -> Response:
     """What the compression did, as JSON."""
     return await _result(request, job_id, services, owner, name="report.json", inline=True)
@@ -133,7 +134,7 @@ async def get_report(
 @router.head("/{job_id}/report.html", include_in_schema=False)
 @router.get("/{job_id}/report.html", responses={200: {"content": {"text/html": {}}}})
 async def get_report_page(
-    request: Request, job_id: str, services: InServices, owner: Owner
+    request: Request, job_id: Id, services: InServices, owner: Owner
 ) -> Response:
     """The same as a page for people."""
     response = await _result(request, job_id, services, owner, name="report.html", inline=True)
@@ -146,7 +147,7 @@ async def get_report_page(
     "/{job_id}/files/{name}", responses={200: {"content": {"application/octet-stream": {}}}}
 )
 async def get_file(
-    request: Request, job_id: str, name: str, services: InServices, owner: Owner
+    request: Request, job_id: Id, name: str, services: InServices, owner: Owner
 ) -> Response:
     """Any other file of the result, by its name in the report."""
     return await _result(request, job_id, services, owner, name=name)
@@ -154,7 +155,7 @@ async def get_file(
 
 async def _result(
     request: Request,
-    job_id: str,
+    job_id: Id,
     services: InServices,
     owner: str,
     *,

@@ -26,7 +26,7 @@ def serving() -> Callable[[Settings], AbstractContextManager[tuple[httpx.Client,
 def _serving(settings: Settings) -> Iterator[tuple[httpx.Client, Services]]:
     app = create_app(settings)
     config = uvicorn.Config(
-        app, port=0, ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=1
+        app, port=0, ws="none", log_config=None, timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -40,7 +40,6 @@ def _serving(settings: Settings) -> Iterator[tuple[httpx.Client, Services]]:
     finally:
         server.should_exit = True
         thread.join()
-        app.state.services.close()
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +68,16 @@ def settings(tmp_path: Path, migrated: Path) -> Settings:
 def served(serving, settings: Settings) -> Iterator[tuple[httpx.Client, Services]]:
     with serving(settings) as both:
         yield both
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory, migrated, serving) -> Iterator[tuple[httpx.Client, Settings]]:
+    """One server for tests that leave nothing in it, or that do not care what is in it."""
+    folder = tmp_path_factory.mktemp("shared")
+    (folder / "modelpress.db").write_bytes(migrated.read_bytes())
+    settings = Settings(data_dir=folder, free_disk_reserve_bytes=0, max_model_bytes=1_000_000)
+    with serving(settings) as (client, _):
+        yield client, settings
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The JSON routes, as a client sees them."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -289,3 +290,12 @@ def test_recipes_and_their_schema_are_told(client):
     assert "/v1/jobs" in client.get("/openapi.json").json()["paths"]
     for page in ("/docs", "/docs/errors"):
         assert "http://" not in client.get(page).text.replace(str(client.base_url), "")
+
+
+def test_a_job_is_accepted_at_once_without_a_broker(serving, settings, model):
+    alone = settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"})
+    with serving(alone) as (client, _):
+        started = time.monotonic()
+        assert submit(client, model)["status"] == "queued"
+        assert time.monotonic() - started < 2
+        assert client.get("/readyz").json()["checks"]["broker"] != "ok"

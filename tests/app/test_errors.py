@@ -17,6 +17,8 @@ SOURCES = sorted(Path(app.__file__).parent.rglob("*.py"))
     ("method", "path", "status", "code"),
     [
         ("GET", "/nope", 404, "not_found"),
+        ("GET", "/v1/jobs/%00", 404, "not_found"),
+        ("GET", "/v1/jobs/01a20bcf-bf6e-77ea-85ec-5e8eb7b5af19", 404, "not_found"),
         ("GET", "/v1/jobs/nope", 404, "not_found"),
         ("GET", "/v1/jobs/nope/events", 404, "not_found"),
         ("GET", "/v1/jobs/nope/model", 404, "not_found"),
@@ -30,7 +32,8 @@ SOURCES = sorted(Path(app.__file__).parent.rglob("*.py"))
         ("GET", "/static/nope", 404, "not_found"),
     ],
 )
-def test_every_error_is_a_problem_with_a_stable_code(client, method, path, status, code):
+def test_every_error_is_a_problem_with_a_stable_code(shared, method, path, status, code):
+    client, _ = shared
     answer = client.request(method, path)
     problem = answer.json()
     assert answer.headers["content-type"] == "application/problem+json"
@@ -45,7 +48,7 @@ def test_a_failure_of_ours_tells_nothing_of_our_insides(served):
     with services.database.write() as connection:
         connection.exec_driver_sql("ALTER TABLE jobs RENAME TO lost")
     for _ in range(2):
-        answer = client.get("/v1/jobs/some")
+        answer = client.get("/v1/jobs/01a20bcf-bf6e-77ea-85ec-5e8eb7b5af19")
         assert answer.status_code in (500, 503)
         assert answer.headers["content-type"] == "application/problem+json"
         assert not re.search(r"Traceback|sqlite|lost|/", answer.json()["detail"])

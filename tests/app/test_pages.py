@@ -102,7 +102,8 @@ def test_a_form_without_its_token_is_refused(client, model):
 
 
 @pytest.mark.parametrize("path", ["/", "/jobs", "/docs", "/docs/errors"])
-def test_pages_run_no_inline_script_and_load_nothing_from_elsewhere(client, path):
+def test_pages_run_no_inline_script_and_load_nothing_from_elsewhere(shared, path):
+    client, _ = shared
     answer = client.get(path)
     assert "default-src 'self'" in answer.headers["content-security-policy"]
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -113,7 +114,8 @@ def test_pages_run_no_inline_script_and_load_nothing_from_elsewhere(client, path
     assert not re.search(r"<[^>]+ (style|on\w+)=", answer.text)
 
 
-def test_static_files_are_served(client):
+def test_static_files_are_served(shared):
+    client, _ = shared
     for name in ("style.css", "upload.js", "job.js", "icon.svg"):
         assert client.get(f"/static/{name}").status_code == 200
     assert client.get("/static/../main.py").status_code == 404

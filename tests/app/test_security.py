@@ -29,7 +29,8 @@ def test_our_own_page_and_tools_may(client, model):
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "[::1", ""])
-def test_a_name_that_is_not_ours_is_refused(client, host):
+def test_a_name_that_is_not_ours_is_refused(shared, host):
+    client, _ = shared
     answer = client.get("/v1/jobs", headers={"Host": host})
     assert (answer.status_code, answer.json()["code"]) == (400, "untrusted_host")
 
@@ -42,10 +43,12 @@ def test_names_can_be_added():
 @pytest.mark.parametrize(
     "host", ["localhost", "LOCALHOST:8000", "127.0.0.1", "[::1]:8000", "10.1.2.3"]
 )
-def test_our_names_and_any_address_are_answered(client, host):
+def test_our_names_and_any_address_are_answered(shared, host):
+    client, _ = shared
     assert client.get("/healthz", headers={"Host": host}).status_code == 200
 
 
-def test_nobody_is_allowed_in_from_elsewhere(client):
+def test_nobody_is_allowed_in_from_elsewhere(shared):
+    client, _ = shared
     answer = client.get("/v1/jobs", headers={"Origin": "http://evil.example"})
     assert "access-control-allow-origin" not in answer.headers

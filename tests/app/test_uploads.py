@@ -2,12 +2,12 @@
 
 import http.client
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from app.uploads import display_name
@@ -87,15 +87,6 @@ REFUSED = {
     "a web page": (body(part("model", b"<!doctype html><p>", "a.onnx")), "html_page"),
     "data of no kind": (beside_model("calibration", b"1,2,3", "c.csv"), "invalid_data"),
 }
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory, migrated, serving) -> Iterator[tuple[httpx.Client, Settings]]:
-    folder = tmp_path_factory.mktemp("shared")
-    (folder / "modelpress.db").write_bytes(migrated.read_bytes())
-    settings = Settings(data_dir=folder, free_disk_reserve_bytes=0, max_model_bytes=1_000_000)
-    with serving(settings) as (client, _):
-        yield client, settings
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -212,3 +203,28 @@ def test_an_aborted_upload_leaves_nothing(shared):
 )
 def test_a_file_name_is_only_ever_something_to_show(given, shown):
     assert display_name(given) == shown
+
+
+def test_memory_does_not_grow_with_the_upload(serving, settings):
+    size, piece = 160_000_000, bytes(1_000_000)
+    roomy = settings.model_copy(update={"max_dataset_bytes": 2 * size})
+
+    def big() -> Iterator[bytes]:
+        yield part("file", b"\x93NUMPY", "big.npy").removesuffix(b"\r\n")
+        for _ in range(size // len(piece)):
+            yield piece
+        yield b"\r\n--b--\r\n"
+
+    with serving(roomy) as (client, _):
+        client.get("/healthz")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+        before = resident("VmRSS")
+        answer = client.post("/v1/datasets", content=big(), headers={"Content-Type": FORM})
+        assert answer.json()["bytes"] == size + 6
+        assert resident("VmHWM") - before < 32_000_000  # client and server together
+
+
+def resident(kind: str) -> int:
+    """Bytes of this process's memory, now (VmRSS) or at its peak (VmHWM)."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(rf"{kind}:\s+(\d+)", status)[1])
