@@ -9,9 +9,9 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-import torch_modules as modules
 from torch import Tensor, nn
 
+from tests import torch_modules as modules
 from worker.compression import InvalidData, MissingInputs
 from worker.ingest import Ingested, ingest
 

@@ -17,10 +17,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-import torch_modules as modules
 from onnx import parser
 from torch import nn
 
+from tests import torch_modules as modules
 from worker.compression import UnsupportedFormat
 from worker.ingest import recognise
 from worker.ingest.refusals import CODES
@@ -313,7 +313,7 @@ def test_damaged_files_are_recognised_or_refused_and_nothing_else(tmp_path: Path
 
 
 def test_each_refusal_is_tried() -> None:
-    tried = {*REFUSED, "truncated_file", "unsafe_archive"}
+    tried = {*REFUSED, "truncated_file", "unsafe_archive", "damaged_archive"}
     assert CODES - tried == {
         "torch_package", "torch_mobile", "tensorrt_engine", "executorch_program",
     }  # fmt: skip

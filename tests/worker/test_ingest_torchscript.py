@@ -8,11 +8,11 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-import torch_modules as modules
 from onnx import numpy_helper
 from torch import nn
 from torch.nn.utils import prune
 
+from tests import torch_modules as modules
 from worker.compression import (
     CompressionError,
     InvalidData,
@@ -21,7 +21,7 @@ from worker.compression import (
     MissingInputs,
     StatefulModule,
 )
-from worker.ingest import Ingested, ingest
+from worker.ingest import Ingested, archive, ingest
 
 X = {"x": {"shape": [1, 3, 8, 8], "dtype": "float32"}}
 ROW = {"x": {"shape": [1, 4]}}
@@ -344,6 +344,16 @@ def test_values_that_forward_refuses_are_told_with_its_own_words(tmp_path: Path)
     error = refusal(InvalidData, path, samples=tmp_path / "d.npz")
     assert error.code == "forward_failed"
     assert "values must be at most 1" in error.message
+
+
+def test_damage_is_found_before_torch_meets_it(tmp_path: Path) -> None:
+    path = modules.scripted(modules.ConvNet(), tmp_path / "net.pt")
+    whole = path.read_bytes()
+    for entry in list(archive.entries(path)):
+        data = bytearray(whole)
+        data[entry.start + entry.packed // 2] ^= 0xFF
+        path.write_bytes(data)
+        assert refusal(InvalidModel, path, X).code == "damaged_archive"
 
 
 def test_half_precision_weights_convert(tmp_path: Path) -> None:

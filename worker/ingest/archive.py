@@ -6,6 +6,7 @@ answers; this reader needs the same memory for every file, so that the web proce
 
 import stat
 import struct
+import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ _TAIL = 22 + 65_535  # end record with the longest comment
 _END, _END64, _LOCATOR64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 _CENTRAL, _LOCAL = b"PK\x01\x02", b"PK\x03\x04"
 _ENCRYPTED, _STREAMED, _UTF8 = 0x1, 0x8, 0x800
+_KNOWN_FLAGS = 0x6 | _STREAMED | _UTF8  # 0x6: how hard deflate tried
+_NEWEST_VERSION = 63
 _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF  # the value stands in a zip64 record
 
 
@@ -167,6 +170,8 @@ def _entry(directory_file: BinaryIO, file: BinaryIO, directory: _Directory) -> E
         raise unsafe("it is one part of several")
     size, packed, offset = _wide(extra, size, packed, offset=offset)
     _check_kind(name, flags, method, mode=attributes >> 16)
+    if flags & ~_KNOWN_FLAGS or head[6] > _NEWEST_VERSION:
+        raise unsafe(f"{_shown(name)} needs features that no model's zip has")
     if method == STORED and size != packed:
         raise unsafe(f"{_shown(name)} is stored, yet says that it has two sizes")
     start = _start(file, offset, raw, flags=flags, sizes=(packed, size), method=method)
@@ -259,6 +264,21 @@ def head(path: Path, entry: Entry, limit: int) -> bytes:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, limit)
     except zlib.error:
         raise unsafe(f"{_shown(entry.name)} cannot be unpacked") from None
+
+
+def verify(path: Path) -> None:
+    """Read every entry and compare its checksum: torch dies of some damage that it meets.
+
+    Raises:
+        UnsupportedFormat: `damaged_archive`, naming the entry.
+    """
+    with zipfile.ZipFile(path) as archive:
+        try:
+            broken = archive.testzip()
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
+            raise refusal("damaged_archive", "an entry cannot be unpacked") from error
+    if broken is not None:
+        raise refusal("damaged_archive", f"the checksum of {_shown(broken)} differs")
 
 
 def is_litter(name: str) -> bool:

@@ -57,11 +57,11 @@ def _extract(opened: zipfile.ZipFile, entry: archive.Entry, target: Path) -> Non
         target.parent.mkdir(parents=True, exist_ok=True)
         with opened.open(entry.name) as source, target.open("xb") as file:
             shutil.copyfileobj(source, file, 2**20)
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, FileExistsError,
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, FileExistsError,
             NotADirectoryError, IsADirectoryError) as error:  # fmt: skip
-        raise refusal("unsafe_archive", f"{entry.name[:60]!r} cannot be unpacked") from error
+        raise refusal("damaged_archive", f"{entry.name[:60]!r} cannot be unpacked") from error
     if target.stat().st_size != entry.size:
-        raise refusal("unsafe_archive", f"{entry.name[:60]!r} is not as long as it says")
+        raise refusal("damaged_archive", f"{entry.name[:60]!r} is not as long as it says")
 
 
 def check(path: Path, *, alone: bool) -> list[str]:

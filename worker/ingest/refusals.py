@@ -100,6 +100,10 @@ _REFUSALS = {
         "the zip is not accepted: {detail}",
         "make it again with a standard zip program, holding only the model's files",
     ),
+    "damaged_archive": (
+        "the zip is damaged: {detail}",
+        "compare its checksum with the original's and upload it again",
+    ),
     "no_graph": ("this ONNX file holds no graph", "export the model again"),
     "unknown_format": (
         "this is no model format that is known here: {detail}",

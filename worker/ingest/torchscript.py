@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from worker.compression import InvalidModel
-from worker.ingest import behaviour, conversion, examples, signature, weight_names
+from worker.ingest import archive, behaviour, conversion, examples, signature, weight_names
 from worker.ingest.conversion import Conversion, Source
 from worker.ingest.examples import Examples
 from worker.ingest.guessing import guess
@@ -35,6 +35,7 @@ def convert(
             the way, and what to do about it.
     """
     progress(0.0, "opening the TorchScript module")
+    archive.verify(path)
     module = load(path)
     planned, samples = _plan(path, module, inputs, samples_path)
     source, found = _first_call(path, module, planned, samples)
