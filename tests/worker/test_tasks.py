@@ -20,6 +20,7 @@ from worker.services import Services, build_services
 from worker.settings import Settings
 from worker.tasks.attempt import run_job
 from worker.tasks.drain import Drain
+from worker.tasks.limits import limits_for
 from worker.tasks.summary import Unreadable, summarize
 from worker.tasks.upkeep import Upkeep
 
@@ -207,23 +208,29 @@ def test_a_stopping_worker_hands_its_job_back(services: Services) -> None:
     assert left_behind(services) == []
 
 
-@pytest.mark.parametrize(
-    ("limits", "code"),
-    [
-        ({"max_job_seconds": 1}, "time_limit"),
-        ({"max_job_memory_bytes": 280_000_000}, "out_of_memory"),
-    ],
-)
-def test_a_job_that_needs_too_much_fails_with_the_cause(
-    make_services: Callable[..., Services], limits: dict[str, int], code: str
+def test_a_job_that_takes_too_long_fails_with_the_cause(
+    make_services: Callable[..., Services],
 ) -> None:
-    services = make_services(**limits)
+    services = make_services(max_job_seconds=1)
     job = digits_job(services)
     run_job(services, job.id)
     seen = services.jobs.get(ME, job.id)
     assert seen.error is not None
-    assert (seen.status, seen.error["code"], seen.attempt) == ("failed", code, 1)
+    assert (seen.status, seen.error["code"], seen.attempt) == ("failed", "time_limit", 1)
     assert left_behind(services) == []
+
+
+def test_the_limits_of_a_job_come_from_the_settings_and_its_size(
+    make_services: Callable[..., Services],
+) -> None:
+    services = make_services()
+    job = digits_job(services)
+    by_size = limits_for(job, services.settings)
+    assert 2 * 2**30 < by_size.memory_bytes < 3 * 2**30
+    assert by_size.wall_seconds == 3600
+    given = {"max_job_memory_bytes": 10**9, "max_job_disk_bytes": 10**8, "max_job_seconds": 9}
+    limits = limits_for(job, make_services(**given).settings)
+    assert (limits.memory_bytes, limits.disk_bytes, limits.wall_seconds) == (10**9, 10**8, 9)
 
 
 def test_a_killed_child_is_tried_again_once(services: Services) -> None:
