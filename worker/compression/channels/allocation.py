@@ -1,7 +1,7 @@
 """How many units each group loses: least error for what it saves, step by step."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from worker.compression.channels.costs import Costs
@@ -10,8 +10,9 @@ from worker.compression.channels.groups import Group
 
 # How near an amount must be reached.
 NEAR = 0.03
-# Aim this much nearer than what is promised.
+# Aim nearer than what is promised, and never overshoot by as much as that.
 _AIM = 0.005
+_OVER = 0.02
 # A group keeps at least this share of its units.
 _LEAST_SHARE = 1 / 8
 
@@ -42,32 +43,51 @@ def steps(group: Group, width: int, round_to: int) -> Steps:
 
 @dataclass(frozen=True)
 class Allocation:
-    """What a plan is made from: groups in order, with ranking, steps and cost."""
+    """What a plan is made from: rankings and steps of each group, coarse to fine, and the cost."""
 
     rankings: Sequence[Ranking]
-    steps: Sequence[Steps]
+    steps: Sequence[Sequence[Steps]]
     costs: Costs
 
-    def reach(self, amount: float, *, start: Sequence[int] | None = None) -> list[int]:
-        """Units lost by each group so that `amount` of the cost goes, as nearly as steps allow."""
-        lost = list(start or [0] * len(self.rankings))
+    def saved(self, lost: Sequence[int]) -> float:
+        """Share of the whole cost that is gone."""
+        whole = self.costs.total([0] * len(lost))
+        return 1 - self.costs.total(lost) / whole if whole else 0.0
+
+    def reach(self, amount: float) -> list[int]:
+        """Units lost by each group so that `amount` of the cost goes, as nearly as steps allow.
+
+        Finer steps are only taken where the coarser ones end too far from the amount.
+        """
+        lost = [0] * len(self.rankings)
+        for steps_of_groups in self.steps:
+            lost = self._descend(lost, amount, steps_of_groups)
+            if self.saved(lost) >= amount - NEAR:
+                break
+        return lost
+
+    def _descend(
+        self, start: Sequence[int], amount: float, steps_of_groups: Sequence[Steps]
+    ) -> list[int]:
+        lost = list(start)
         whole = self.costs.total([0] * len(lost))
         goal = whole * (1 - amount)
         now = self.costs.total(lost)
         while now > goal + _AIM * whole:
-            best = self._cheapest(lost, now - goal + NEAR * whole)
+            best = self._cheapest(lost, now - goal + _OVER * whole, steps_of_groups)
             if best is None:
                 break
-            group, more = best
-            lost[group] = more
+            lost[best[0]] = best[1]
             now = self.costs.total(lost)
         return lost
 
-    def _cheapest(self, lost: Sequence[int], most: float) -> tuple[int, int] | None:
+    def _cheapest(
+        self, lost: Sequence[int], most: float, steps_of_groups: Sequence[Steps]
+    ) -> tuple[int, int] | None:
         """The step of least error for what it saves, among those that do not overshoot."""
         best: tuple[float, int, int] | None = None
         for group, ranking in enumerate(self.rankings):
-            more = self.steps[group].after(lost[group])
+            more = steps_of_groups[group].after(lost[group])
             if more is None:
                 continue
             saved = self.costs.saving(lost, group, more - lost[group])
@@ -77,8 +97,3 @@ class Allocation:
             if best is None or price < best[0]:
                 best = (price, group, more)
         return None if best is None else best[1:]
-
-
-def removed(groups: Mapping[str, Ranking], lost: Mapping[str, int]) -> list[int]:
-    """The units that go: the least important of each group."""
-    return [unit for name, count in lost.items() for unit in groups[name].order[:count]]

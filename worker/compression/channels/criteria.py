@@ -72,20 +72,21 @@ def l2(evidence: Evidence) -> Ranking:
 
 def activation(evidence: Evidence) -> Ranking:
     """Mean absolute activation on the samples: the units that hardly fire go first."""
-    return _ranked(evidence, _per_unit(evidence, lambda seen: seen.moments.magnitude))
+    return _ranked(evidence, _per_unit(evidence, lambda seen: seen.moments.magnitude()))
 
 
 def apoz(evidence: Evidence) -> Ranking:
     """Share of positions at which the unit is not zero (Hu et al. 2016)."""
-    return _ranked(evidence, _per_unit(evidence, lambda seen: seen.moments.firing))
+    return _ranked(evidence, _per_unit(evidence, lambda seen: seen.moments.firing()))
 
 
 def wanda(evidence: Evidence) -> Ranking:
     """Energy of the input times energy of the weights that read it (Sun et al. 2024)."""
 
     def score(seen: Seen) -> Array:
-        energy = np.diagonal(seen.moments.xx, axis1=1, axis2=2) / seen.moments.count
-        made: Array = energy * np.square(seen.matrix, dtype=np.float64).sum(axis=2)
+        made: Array = seen.moments.energy() * np.square(seen.matrix, dtype=np.float64).sum(
+            axis=2
+        )
         return made
 
     return _ranked(evidence, _per_unit(evidence, score))

@@ -55,7 +55,9 @@ class Layer:
         if self.op in ("MatMul", "Gemm"):
             return np.moveaxis(weight, self.sum_axis, 0)[None]
         if self.op == "ConvTranspose" or self.mode == "channel":
-            return np.moveaxis(weight, self.sum_axis, 0).reshape(1, weight.shape[self.sum_axis], -1)
+            return np.moveaxis(weight, self.sum_axis, 0).reshape(
+                1, weight.shape[self.sum_axis], -1
+            )
         per_group = weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
         return np.swapaxes(per_group, 1, 2)
 

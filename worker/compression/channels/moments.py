@@ -1,4 +1,4 @@
-"""Moments of a layer's inputs, streamed: memory depends on the layer, not on the number of samples."""
+"""Moments of a layer's inputs, streamed: memory depends on the layer, not on the samples."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,7 +7,8 @@ Array = npt.NDArray[np.float64]
 
 # Share of the mean variance that a Gram is raised by before it is inverted.
 RIDGE = 1e-2
-
+# Rows that are gathered before they are multiplied: many small products cost more than one.
+_GATHERED = 1024
 
 
 class Moments:
@@ -15,48 +16,78 @@ class Moments:
 
     def __init__(self, groups: int, inputs: int, targets: int) -> None:
         self.count = 0
-        self.samples = 0
-        self.x = np.zeros((groups, inputs))
-        self.y = np.zeros((groups, targets))
-        self.xx = np.zeros((groups, inputs, inputs))
-        self.xy = np.zeros((groups, inputs, targets))
-        self.magnitude = np.zeros((groups, inputs))
-        self.firing = np.zeros((groups, inputs))
+        self._x = np.zeros((groups, inputs))
+        self._y = np.zeros((groups, targets))
+        self._xx = np.zeros((groups, inputs, inputs))
+        self._xy = np.zeros((groups, inputs, targets))
+        self._magnitude = np.zeros((groups, inputs))
+        self._firing = np.zeros((groups, inputs))
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(self, x: np.ndarray, y: np.ndarray | None = None) -> None:
         """Take in rows (rows, groups, inputs), and targets (rows, groups, columns)."""
         self.count += len(x)
-        self.samples += 1
-        each = np.ascontiguousarray(np.swapaxes(x, 0, 1), dtype=np.float32)
-        self.x += each.sum(axis=1, dtype=np.float64)
-        self.magnitude += np.abs(each).sum(axis=1, dtype=np.float64)
-        self.firing += np.count_nonzero(each, axis=1)
-        turned = np.swapaxes(each, 1, 2)
-        self.xx += turned @ each
-        if y is not None:
-            aims = np.ascontiguousarray(np.swapaxes(y, 0, 1), dtype=np.float32)
-            self.y += aims.sum(axis=1, dtype=np.float64)
-            self.xy += turned @ aims
+        aims = np.zeros((len(x), self._y.shape[0], 0)) if y is None else y
+        self._waiting.append((x.astype(np.float32), aims.astype(np.float32)))
+        if sum(len(rows) for rows, _ in self._waiting) >= _GATHERED:
+            self._settle()
 
     def merged(self, other: "Moments") -> "Moments":
         """Both together."""
-        made = Moments(self.x.shape[0], self.x.shape[1], self.y.shape[1])
-        for name in ("count", "samples", "x", "y", "xx", "xy", "magnitude", "firing"):
+        self._settle()
+        other._settle()
+        made = Moments(self._x.shape[0], self._x.shape[1], self._y.shape[1])
+        made.count = self.count + other.count
+        for name in ("_x", "_y", "_xx", "_xy", "_magnitude", "_firing"):
             setattr(made, name, getattr(self, name) + getattr(other, name))
         return made
 
+    def means(self) -> tuple[Array, Array]:
+        """E[x] and E[y]."""
+        self._settle()
+        return self._x / self.count, self._y / self.count
+
     def gram(self, *, centred: bool = True) -> Array:
         """E[x x'], around the mean or around zero."""
-        mean = self.x / self.count
-        second = self.xx / self.count
+        mean, _ = self.means()
+        second = self._xx / self.count
         return second - mean[:, :, None] * mean[:, None, :] if centred else second
 
     def cross(self, *, centred: bool = True) -> Array:
         """E[x y'], around the means or around zero."""
-        second = self.xy / self.count
-        if not centred:
-            return second
-        return second - (self.x / self.count)[:, :, None] * (self.y / self.count)[:, None, :]
+        mean, aim = self.means()
+        second = self._xy / self.count
+        return second - mean[:, :, None] * aim[:, None, :] if centred else second
+
+    def magnitude(self) -> Array:
+        """E|x|."""
+        self._settle()
+        return self._magnitude / self.count
+
+    def firing(self) -> Array:
+        """Share of rows in which an input is not zero."""
+        self._settle()
+        return self._firing / self.count
+
+    def energy(self) -> Array:
+        """E[x^2]."""
+        self._settle()
+        made: Array = np.diagonal(self._xx, axis1=1, axis2=2) / self.count
+        return made
+
+    def _settle(self) -> None:
+        if not self._waiting:
+            return
+        rows = [np.concatenate(parts) for parts in zip(*self._waiting, strict=True)]
+        x, y = (np.ascontiguousarray(np.swapaxes(part, 0, 1)) for part in rows)
+        self._waiting.clear()
+        turned = np.swapaxes(x, 1, 2)
+        self._x += x.sum(axis=1, dtype=np.float64)
+        self._y += y.sum(axis=1, dtype=np.float64)
+        self._xx += turned @ x
+        self._xy += turned @ y
+        self._magnitude += np.abs(x).sum(axis=1, dtype=np.float64)
+        self._firing += np.count_nonzero(x, axis=1)
 
 
 def ridged(gram: Array, share: float = RIDGE) -> tuple[Array, float]:

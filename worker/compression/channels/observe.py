@@ -128,6 +128,8 @@ def _take(
 def _wanted(layer: Layer, x: np.ndarray, samples: int) -> int:
     """Rows of one sample, so that all samples together give enough."""
     channels = x.shape[-1] if layer.window is None else x.shape[1]
-    taps = 1 if layer.window is None or layer.mode == "channel" else np.prod(layer.window.kernel)
+    taps = (
+        1 if layer.window is None or layer.mode == "channel" else np.prod(layer.window.kernel)
+    )
     wanted = np.clip(_ROWS_PER_INPUT * channels * taps, _FEWEST_ROWS, _MOST_ROWS)
     return int(-(-wanted // samples))

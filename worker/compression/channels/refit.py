@@ -93,9 +93,9 @@ class Refit:
         solved = solve(fit, check, matrix, centred=centred)
         self._put(layer.weight, layer.restored(solved, weight).astype(weight.dtype))
         if centred:
-            moments = fit.merged(check)
-            reached = np.einsum("gk,gkn->gn", moments.x / moments.count, solved)
-            self._put_bias(layer, (moments.y / moments.count - reached).ravel())
+            mean, aim = fit.merged(check).means()
+            reached = np.einsum("gk,gkn->gn", mean, solved)
+            self._put_bias(layer, (aim - reached).ravel())
 
     def _by_channel(
         self, layer: Layer, weight: np.ndarray, fit: Moments, check: Moments
@@ -107,9 +107,8 @@ class Refit:
         original = self._original(layer)
         solved = mapping @ layer.matrix(original).astype(np.float64)
         self._put(layer.weight, layer.restored(solved, weight).astype(weight.dtype))
-        moments = fit.merged(check)
-        mean = moments.x / moments.count
-        lost = moments.y / moments.count - np.einsum("gk,gkc->gc", mean, mapping)
+        mean, aim = fit.merged(check).means()
+        lost = aim - np.einsum("gk,gkc->gc", mean, mapping)
         self._shift_bias(layer, lost[0], original)
 
     def _original(self, layer: Layer) -> np.ndarray:

@@ -183,6 +183,10 @@ def _reshape(at: Surgery) -> None:
     x, y = at.node.inputs[0], at.node.outputs[0]
     old, new = at.before(y), at.after(y)
     given = at.constant(1)
+    shape = at.node.inputs[1]
+    source = None if shape is None else shape.producer()
+    if source is not None and source.op_type == "Shape":
+        return
     if given is None:
         target = _followed(at)
     else:

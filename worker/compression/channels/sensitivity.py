@@ -11,7 +11,7 @@ from worker.compression import graph
 from worker.compression.channels.criteria import Probe, Ranking
 from worker.compression.channels.moments import Array
 from worker.compression.channels.observe import Observation
-from worker.compression.channels.trace import Feed
+from worker.compression.channels.trace import Feed, with_outputs
 
 # Samples of one probe: as many as this many multiply-accumulates of all probes allow, in limits.
 _MACS_OF_PROBES = 200e9
@@ -59,10 +59,13 @@ class Felt:
         return copy
 
     def _outputs(self, model: ir.Model) -> Outputs:
+        """Outputs, and what goes into those that squash it: there an error shows sooner."""
         path = self.folder / "probe.onnx"
-        graph.save(model, path)
+        names = [value.name for value in model.graph.outputs if value.name]
+        names += [name for value in model.graph.outputs if (name := _unsquashed(value))]
+        graph.save(with_outputs(model, names), path)
         session = graph.session(path, threads=self.threads)
-        return [session.run(None, dict(feed)) for feed in self.feeds]
+        return [session.run(names, dict(feed)) for feed in self.feeds]
 
 
 def _drawn(local: Array, places: Sequence[int], measured: Sequence[float]) -> Array:
@@ -81,6 +84,14 @@ def probe_samples(macs: int, groups: int) -> int:
     """How many samples each probe runs on; counted, not timed, so that a rerun does the same."""
     affordable = _MACS_OF_PROBES / max(1, macs * groups * _PROBES_PER_GROUP)
     return int(np.clip(affordable, _FEWEST_SAMPLES, _MOST_SAMPLES))
+
+
+def _unsquashed(output: ir.Value) -> str | None:
+    node = output.producer()
+    if node is None or node.op_type not in ("Softmax", "LogSoftmax", "Sigmoid"):
+        return None
+    value = node.inputs[0]
+    return None if value is None or value.producer() is None else value.name
 
 
 def output_error(reference: Outputs, found: Outputs) -> float:
@@ -104,7 +115,7 @@ def _shift(model: ir.Model, seen: Observation, matrix: np.ndarray) -> None:
     if value.const_value is None:
         return
     lost = seen.layer.matrix(seen.weight) - matrix
-    shift = np.einsum("gk,gkn->gn", seen.moments.x / seen.moments.count, lost)
+    shift = np.einsum("gk,gkn->gn", seen.moments.means()[0], lost)
     old = value.const_value.numpy()
     if seen.layer.op == "ConvTranspose" or seen.layer.mode == "channel":
         taps = shift.size // old.size

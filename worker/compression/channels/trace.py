@@ -54,9 +54,7 @@ def run(
     graph.save(with_outputs(model, names), path)
     wanted = list(dict.fromkeys(names))
     session = graph.session(path, optimize=False)
-    return [
-        dict(zip(wanted, session.run(wanted, dict(feed)), strict=True)) for feed in feeds
-    ]
+    return [dict(zip(wanted, session.run(wanted, dict(feed)), strict=True)) for feed in feeds]
 
 
 def with_outputs(model: ir.Model, names: Iterable[str]) -> ir.Model:

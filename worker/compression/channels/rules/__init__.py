@@ -5,8 +5,8 @@ from worker.compression.channels.rules.elementwise import ELEMENTWISE
 from worker.compression.channels.rules.indexing import INDEXING
 from worker.compression.channels.rules.layout import LAYOUT
 from worker.compression.channels.rules.matrix import MATRIX
-from worker.compression.channels.rules.reduction import REDUCTION
 from worker.compression.channels.rules.recurrent import RECURRENT
+from worker.compression.channels.rules.reduction import REDUCTION
 from worker.compression.channels.site import Rule, Site
 
 RULES: dict[str, Rule] = {

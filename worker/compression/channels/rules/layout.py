@@ -7,6 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from worker.compression.channels.atoms import Labels, fixed
+from worker.compression.channels.rules.indexing import slices
 from worker.compression.channels.site import Axes, Rule, Site
 
 # Leading factors up to this size beside two or more others: query, key and value.
@@ -44,23 +45,46 @@ def unsqueeze(site: Site) -> None:
 
 
 def shape_of(site: Site) -> None:
-    """Reading an axis' size pins it; entries that nobody reads are free."""
+    """Reading an axis' size pins it, unless it only says how to reshape.
+
+    A reshape of channels gets a new target when they go, so the size there is never stale.
+    """
     x = site.given(0)
-    read = _read_entries(site, len(x))
+    read: set[int] = set()
+    for node, index in site.node.outputs[0].uses():
+        if not _only_reshapes(node, index):
+            read |= _read_entries(site, node, len(x))
     for axis in read:
         site.pin(x[axis], "reads the size of this axis")
     site.make_fixed()
 
 
-def _read_entries(site: Site, rank: int) -> set[int]:
-    read: set[int] = set()
+_SIZE_ARITHMETIC = frozenset(
+    ["Add", "Cast", "Concat", "Div", "Gather", "Mul", "Slice", "Squeeze", "Sub", "Unsqueeze"]
+)
+
+
+def _only_reshapes(node: ir.Node, index: int) -> bool:
+    """Whether a size read here ends in nothing but targets of Reshape."""
+    if node.op_type == "Reshape" and index == 1:
+        return True
+    if node.op_type not in _SIZE_ARITHMETIC or (index != 0 and node.op_type == "Slice"):
+        return False
+    return all(_only_reshapes(*use) for value in node.outputs for use in value.uses())
+
+
+def _read_entries(site: Site, reader: ir.Node, rank: int) -> set[int]:
+    """Axes whose size one reader takes."""
     start = site.integer("start", 0)
-    for node, _ in site.node.outputs[0].uses():
-        indices = Site(node, site.ties).constant(1) if node.op_type == "Gather" else None
-        if indices is None:
-            return set(range(rank))
-        read |= {int(entry) % rank + start for entry in np.atleast_1d(indices).ravel()}
-    return read
+    place = Site(reader, site.ties)
+    if reader.op_type == "Gather":
+        indices = place.constant(1)
+        if indices is not None:
+            return {int(entry) % rank + start for entry in np.atleast_1d(indices).ravel()}
+    picked = slices(place) if reader.op_type == "Slice" else None
+    if picked is not None and 0 in picked:
+        return {entry + start for entry in range(rank)[picked[0]]}
+    return set(range(rank))
 
 
 def size_free(site: Site) -> None:
@@ -78,7 +102,18 @@ def reshape(site: Site) -> None:
         parts = _reshaped(site, [x[axis] for axis in before], [new[axis] for axis in after])
         for axis, labels in zip(after, parts, strict=True):
             made[axis] = labels
+    _tie_to_model_of_shape(site, made)
     return site.make(made)
+
+
+def _tie_to_model_of_shape(site: Site, made: Axes) -> None:
+    """A tensor reshaped to the shape of another shrinks with it."""
+    shape = site.node.inputs[1] if len(site.node.inputs) > 1 else None
+    source = None if shape is None else shape.producer()
+    if source is None or source.op_type != "Shape" or source.inputs[0] is None:
+        return
+    for labels, other in zip(made, site.ties.labels(source.inputs[0].name or ""), strict=True):
+        site.join(labels, other)
 
 
 def matching_blocks(before: Sequence[int], after: Sequence[int]) -> Iterator[Block]:
