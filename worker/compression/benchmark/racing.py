@@ -191,13 +191,13 @@ def _plan(track: Track, min_seconds: float, max_seconds: float) -> Plan:
 
 
 def _trial(track: Track, sessions: Sequence[ort.InferenceSession]) -> tuple[int, float]:
-    """Rounds that it takes to warm up, and the seconds of the last of them."""
+    """Rounds that it takes to warm up, and the seconds of one that nothing interrupted."""
     seconds: list[float] = []
     while len(seconds) < _WARM_UP and (not seconds or seconds[-1] < _LONG_SECONDS):
         start = time.perf_counter()
         track.round(sessions)
         seconds.append(max(time.perf_counter() - start, 1e-6))
-    return len(seconds), seconds[-1]
+    return len(seconds), min(seconds)
 
 
 def _block(track: Track, plan: Plan) -> np.ndarray:
