@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import onnx
 import onnxruntime
@@ -17,6 +18,8 @@ from onnx import numpy_helper, parser
 from app.cli import main
 from app.cli.arguments import parser as command_line
 from app.cli.refusals import verdict_code
+from worker.services import Services
+from worker.tasks.attempt import run_job
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "examples" / "digits"
@@ -118,6 +121,68 @@ class TestInspect:
         said = capsys.readouterr().err
         assert "[missing_inputs]" in said
         assert '"shape"' in said
+
+
+class TestRemote:
+    """Against a real server; the job is run here, as a worker would."""
+
+    @pytest.fixture
+    def server(self, client: httpx.Client) -> str:
+        return str(client.base_url)
+
+    def test_a_job_goes_there_and_its_results_come_back(
+        self,
+        server: str,
+        services: Services,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        recipe = '{"passes": [{"method": "magnitude_pruning", "amount": 0.5}]}'
+        data = str(DIGITS / "calibration.npz")
+        arguments = ["--recipe", recipe, "--calibration", data, "--server", server]
+        assert main(["submit", MODEL, *arguments]) == 0
+        job = capsys.readouterr().out.strip()
+        assert main(["status", job, "--server", server]) == 0
+        assert capsys.readouterr().out.startswith("queued")
+        out = tmp_path / "out"
+        assert main(["download", job, "-o", str(out), "--server", server]) == 2
+        assert "[not_ready]" in capsys.readouterr().err
+        assert not list(out.iterdir())
+        run_job(services, job)
+        assert main(["wait", job, "--server", server]) == 0
+        assert "Done as asked" in capsys.readouterr().out
+        assert main(["download", job, "-o", str(out), "--server", server]) == 0
+        assert {path.name for path in out.iterdir()} == {
+            "model.onnx", "report.html", "report.json",
+        }  # fmt: skip
+        onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
+
+    def test_a_job_that_failed_tells_why(
+        self, server: str, services: Services, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        model = str(DIGITS / "digits.pt")
+        assert main(["submit", model, "--server", server, "--json"]) == 0
+        job = json.loads(capsys.readouterr().out)["id"]
+        run_job(services, job)
+        assert main(["wait", job, "--server", server]) == 2
+        assert "[missing_inputs]" in capsys.readouterr().err
+
+    def test_a_job_can_be_canceled(
+        self, server: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["submit", MODEL, "--server", server]) == 0
+        job = capsys.readouterr().out.strip()
+        assert main(["cancel", job, "--server", server]) == 0
+        assert capsys.readouterr().out == "canceled\n"
+        assert main(["wait", job, "--server", server]) == 1
+
+    def test_the_service_refuses_in_the_same_words(
+        self, server: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["submit", MODEL, "--recipe", "nonsense", "--server", server]) == 2
+        assert "[invalid_recipe]" in capsys.readouterr().err
+        assert main(["status", "0" * 32, "--server", server]) == 2
+        assert "[not_found]" in capsys.readouterr().err
 
 
 class TestTerminal:
