@@ -2,7 +2,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import onnx
@@ -85,6 +85,24 @@ def raced(*paths, quiet=calm, **options):
     return race(paths, FEED, threads=1, quiet=quiet, min_seconds=0.1, max_seconds=2, **options)
 
 
+@contextmanager
+def busy_cores():
+    """Another job on every core."""
+    script = "print(flush=True)\nwhile True: pass"
+    jobs = [
+        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+        for _ in range(os.cpu_count() or 1)
+    ]
+    try:
+        for job in jobs:
+            job.stdout.readline()
+        yield
+    finally:
+        for job in jobs:
+            job.kill()
+            job.communicate()
+
+
 # Races
 
 
@@ -110,16 +128,8 @@ def test_without_quiet_nothing_is_called_faster(models):
 
 
 def test_other_work_on_the_cores_makes_a_race_unreliable(models):
-    busy = [
-        subprocess.Popen([sys.executable, "-c", "while True: pass"])
-        for _ in range(os.cpu_count() or 1)
-    ]
-    try:
+    with busy_cores():
         (found,) = raced(models / "long.onnx", models / "float.onnx")
-    finally:
-        for one in busy:
-            one.kill()
-            one.wait()
     assert found.verdict == "unreliable"
 
 
@@ -218,17 +228,9 @@ def test_what_is_no_plain_file_is_no_lock(tmp_path, kind):
 
 
 def test_cores_that_others_use_are_no_quiet(tmp_path):
-    script = "while True: pass"
-    busy = [
-        subprocess.Popen([sys.executable, "-c", script]) for _ in range(os.cpu_count() or 1)
-    ]
-    try:
-        with host_quiet(path=tmp_path / "lock", idle_seconds=0.5) as had:
-            assert had is False
-    finally:
-        for one in busy:
-            one.kill()
-            one.wait()
+    path = tmp_path / "lock"
+    with busy_cores(), host_quiet(path=path, idle_seconds=0.5) as had:
+        assert had is False
 
 
 def test_own_work_is_not_taken_for_that_of_others():

@@ -5,7 +5,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +38,15 @@ class Load:
 
     def others(self, since: "Load") -> float:
         """Share of all cores that other processes used since; 0 where it cannot be seen."""
-        wall = (self.at - since.at) * (os.cpu_count() or 1)
-        busy = (self.host - since.host) - (self.own - since.own) - _TICKS
-        return max(0.0, busy / wall) if wall > 0 else 0.0
+        return others_in([(since, self)])
+
+
+def others_in(spans: Sequence[tuple[Load, Load]]) -> float:
+    """The same over several spans of time together, each from its first load to its second."""
+    wall = sum(end.at - start.at for start, end in spans) * (os.cpu_count() or 1)
+    host = sum(end.host - start.host for start, end in spans)
+    own = sum(end.own - start.own for start, end in spans)
+    return max(0.0, (host - own - _TICKS) / wall) if wall > 0 else 0.0
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from worker.compression import graph
 from worker.compression.benchmark.measures import Latency
-from worker.compression.benchmark.quiet import BUSY_SHARE, Load, Quiet
+from worker.compression.benchmark.quiet import BUSY_SHARE, Load, Quiet, others_in
 from worker.compression.benchmark.statistics import percentiles, ratio, verdict
 
 Progress = Callable[[float, str], None]
@@ -98,19 +98,19 @@ def race(
         InvalidModel: a model does not load.
     """
     found: list[Latency] = []
-    groups = _groups(paths)
+    tracks = [Track([paths[0], paths[0], *group], feed, threads) for group in _groups(paths)]
     with quiet() as calm, _no_garbage_collection():
-        for number, group in enumerate(groups):
-            track = Track([paths[0], paths[0], *group], feed, threads)
-
-            def tell(share: float, message: str, number: int = number) -> None:
-                progress((number + share) / len(groups), message)
-
-            # Without quiet the figures are no proof, however long they are taken.
-            longest = max_seconds if calm else min(max_seconds, _UNQUIET_SECONDS)
+        # Without quiet the figures are no proof, however long they are taken.
+        longest = max_seconds if calm else min(max_seconds, _UNQUIET_SECONDS)
+        for number, track in enumerate(tracks):
+            tell = _part(progress, number, len(tracks))
             times, undisturbed = _run(track, min_seconds, longest, tell)
             found += _judged(track, times, calm=calm and undisturbed)
     return found
+
+
+def _part(progress: Progress, number: int, parts: int) -> Progress:
+    return lambda share, message: progress((number + share) / parts, message)
 
 
 def _groups(paths: Sequence[Path]) -> list[list[Path]]:
@@ -153,23 +153,30 @@ def _run(
     """Milliseconds (model, block, round), and whether other work kept off the cores.
 
     A block during which others used the cores is run again, up to as often as there are blocks.
+    Blocks can be too short for the host's clock to tell, so they are judged together as well.
     """
     started = time.perf_counter()
     plan = _plan(track, min_seconds, max_seconds)
     calm: list[np.ndarray] = []
     disturbed: list[np.ndarray] = []
+    spans: list[tuple[Load, Load]] = []
     while len(calm) < plan.blocks and len(disturbed) < plan.blocks:
         before = Load.now()
         block = _block(track, plan)
-        quiet = Load.now().others(before) <= BUSY_SHARE
-        (calm if quiet else disturbed).append(block)
+        span = before, Load.now()
+        if others_in([span]) <= BUSY_SHARE:
+            calm.append(block)
+            spans.append(span)
+        else:
+            disturbed.append(block)
         done = max(len(calm), len(disturbed))
         progress(done / plan.blocks, f"timed {done * plan.rounds} rounds")
         late = time.perf_counter() - started > max_seconds
         if late and done >= _FEWEST_BLOCKS:
             break
-    used = calm if len(calm) >= len(disturbed) else calm + disturbed
-    return np.stack(used, axis=1), used is calm
+    undisturbed = len(calm) >= len(disturbed)
+    used = calm if undisturbed else calm + disturbed
+    return np.stack(used, axis=1), undisturbed and others_in(spans) <= BUSY_SHARE
 
 
 def _plan(track: Track, min_seconds: float, max_seconds: float) -> Plan:

@@ -48,7 +48,14 @@ def read_header(stream: IO[bytes], key: str) -> Header:
             f"{key!r} is not an array that numpy saved: {first_line(error)}",
             hint="write it with numpy.savez or numpy.save",
         ) from error
-    if header is None or header.dtype.names or header.dtype.subdtype:
+    if header is None:
+        raise InvalidData(f"{key!r} is a structured array", hint="save one plain array instead")
+    _check(header, key)
+    return header
+
+
+def _check(header: Header, key: str) -> None:
+    if header.dtype.names or header.dtype.subdtype:
         raise InvalidData(
             f"{key!r} is a structured array", hint="save one plain array for each input"
         )
@@ -62,7 +69,6 @@ def read_header(stream: IO[bytes], key: str) -> Header:
             f"{key!r} states the impossible shape {header.shape}"[:300],
             hint="write it with numpy.savez or numpy.save",
         )
-    return header
 
 
 def copy(

@@ -18,7 +18,7 @@ from worker.compression.errors import (
     first_line,
 )
 from worker.compression.fidelity.comparison import Comparison
-from worker.compression.fidelity.layout import layout
+from worker.compression.fidelity.layout import Layout, layout
 from worker.compression.fidelity.measures import Accuracy, Fidelity, OutputKind
 from worker.compression.fidelity.metrics import Metric, Outputs, choose
 
@@ -56,10 +56,7 @@ class Reference:
         first = self._run_original(0)
         self._metric = self._choose_metric(first)
         self._before: list[tuple[float, ...]] = []
-        self._layouts = {
-            value.name or "": layout(value, first[value.name or ""].ndim)
-            for value in graph.load(path).graph.outputs
-        }
+        self._layouts = _layouts(path, first)
         self._cache = self._fill_cache(first, workdir)
         if self._cache is not None:
             # A result is compared without the original in memory beside it.
@@ -79,23 +76,20 @@ class Reference:
             Comparison(name, kind, self._layouts[name]) for name, kind in self._kinds.items()
         ]
         after: list[tuple[float, ...]] = []
-        count, failures = len(self._samples), 0
+        count, told = len(self._samples), False
         for index in range(count):
             feed, original = self._samples[index], self._original(index)
             outputs, failure = self._run_result(result, feed)
-            if failure and not failures:
+            if failure and not told:
                 _warn_failure(path, index, failure)
-            failures += failure is not None
+                told = True
             mask = padding(feed)
             for one in comparisons:
                 one.add(original[one.name], outputs.get(one.name), mask)
             after += self._score(index, outputs, mask)
             progress((index + 1) / count, f"compared {index + 1} of {count} samples")
-        fidelity = Fidelity(
-            samples=count,
-            source=self._samples.source,
-            outputs=[one.outcome() for one in comparisons],
-        )
+        outcomes = [one.outcome() for one in comparisons]
+        fidelity = Fidelity(samples=count, source=self._samples.source, outputs=outcomes)
         return fidelity, self._accuracy(after)
 
     def _choose_metric(self, outputs: Outputs) -> Metric | None:
@@ -159,6 +153,11 @@ class Reference:
         if self._metric is None:
             return None
         return self._metric.accuracy(np.array(self._before), np.array(after))
+
+
+def _layouts(path: Path, outputs: Outputs) -> dict[str, Layout]:
+    made = graph.load(path).graph.outputs
+    return {value.name or "": layout(value, outputs[value.name or ""].ndim) for value in made}
 
 
 def padding(feed: Feed) -> np.ndarray | None:
