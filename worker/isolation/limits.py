@@ -81,7 +81,7 @@ def _set(name: str, value: int) -> bool:
     if hard != resource.RLIM_INFINITY:
         value = min(value, hard)
     # SIGXCPU at the soft limit tells what happened; who ignores it is killed at the hard one.
-    grace = 2 if name == "CPU" and hard == resource.RLIM_INFINITY else 0
+    grace = 1 if name == "CPU" and hard == resource.RLIM_INFINITY else 0
     try:
         resource.setrlimit(which, (value, value + grace))
     except (OSError, ValueError):  # macOS knows these limits and refuses some
