@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -211,10 +212,12 @@ def test_the_lock_is_free_again_after_an_error(tmp_path):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-@pytest.mark.parametrize("kind", ["link", "fifo", "folder", "nowhere"])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "fifo", "folder", "nowhere"])
 def test_what_is_no_plain_file_is_no_lock(tmp_path, kind):
     path, target = tmp_path / "lock", tmp_path / "target"
     if kind == "link":
+        path.symlink_to(Path(__file__))
+    elif kind == "dangling link":
         path.symlink_to(target)
     elif kind == "fifo":
         os.mkfifo(path)
