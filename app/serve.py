@@ -131,6 +131,7 @@ def _run(settings: Settings, listener: socket.socket) -> int:
     while healthy and not stops:
         time.sleep(_TICK_SECONDS)
         healthy = web.tend() and worker.tend()
+    logger.info("modelpress stops; a second signal stops it at once")
     _stop(web, worker, stops, grace_seconds=settings.stop_grace_seconds)
     return 0 if healthy else 1
 

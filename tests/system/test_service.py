@@ -1,4 +1,4 @@
-"""`modelpress serve` as real processes: from upload to download, and through every kind of death."""
+"""`modelpress serve` as real processes: from upload to download, and through many deaths."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,12 +17,18 @@ from uuid import uuid4
 import httpx
 import onnxruntime as ort
 import pytest
+from onnx import parser
 from sqlalchemy import NullPool, create_engine, text
 
 pytestmark = pytest.mark.system
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 SERVE = "import sys; from app.cli import main; sys.exit(main())"
+# Recognised as ONNX by its bytes; that no runtime knows the operator shows in the child only.
+UNRUNNABLE = parser.parse_model(
+    '<ir_version: 8, opset_import: ["" : 17]> '
+    "net (float[1,4] x) => (float[1,4] y) { y = NoSuchOperator(x) }"
+).SerializeToString()
 ENDED = ("succeeded", "failed", "canceled")
 
 
@@ -67,14 +74,15 @@ class Service:
 
     def wait_for_a_child(self, job_id: str) -> None:
         """Until the job is so far that its child works on the model."""
-        wait_until(lambda: self.job(job_id)["progress"] > 0.05)
+        wait_until(lambda: 0.05 < self.job(job_id)["progress"] < 1)
 
     def processes(self) -> list[int]:
         return descendants(self.process.pid)
 
     def kill_everything(self) -> None:
         for pid in [self.process.pid, *self.processes()]:
-            with_no_such_process_ignored(lambda pid=pid: os.kill(pid, signal.SIGKILL))
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait()
         self.client.close()
 
@@ -82,13 +90,6 @@ class Service:
         self.process.terminate()
         self.client.close()
         return self.process.wait(60)
-
-
-def with_no_such_process_ignored(call: Callable[[], None]) -> None:
-    try:
-        call()
-    except ProcessLookupError:
-        return
 
 
 def descendants(pid: int) -> list[int]:
@@ -129,6 +130,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Service]]:
 
     yield start
     for service in started:
+        service.client.close()
         if service.process.poll() is None:
             service.kill_everything()
 
@@ -149,29 +151,12 @@ def backing(request: pytest.FixtureRequest) -> dict[str, str]:
     }
 
 
-def test_a_model_goes_up_and_comes_back_compressed(
+def test_from_upload_to_download_through_a_kill_of_everything_in_mid_job(
     start: Callable[..., Service], backing: dict[str, str], tmp_path: Path
-) -> None:
-    service = start(**backing)
-    job = service.wait(service.submit_digits())
-    assert (job["status"], job["error"], job["progress"]) == ("succeeded", None, 1)
-    assert (job["attempt"], job["result_format"]) == (1, "onnx")
-    model = service.client.get(job["links"]["model"])
-    (tmp_path / "model.onnx").write_bytes(model.content)
-    ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    report = service.client.get(job["links"]["report"]).json()
-    assert job["summary"]["bytes_after"] == report["after"]["bytes"] == len(model.content)
-    ready = service.client.get("/readyz").json()
-    assert ready["workers"][0]["sandbox"]["rlimits"] == "ok"
-    assert service.stop() == 0
-
-
-def test_killed_in_mid_job_and_started_again_nothing_is_lost_or_doubled(
-    start: Callable[..., Service], backing: dict[str, str]
 ) -> None:
     first = start(**backing)
     running = first.submit_digits()
-    queued = [first.submit(b"no model at all") for _ in range(3)]
+    queued = [first.submit(UNRUNNABLE) for _ in range(3)]
     first.wait_for_a_child(running)
     pids = [first.process.pid, *first.processes()]
     first.kill_everything()
@@ -179,24 +164,34 @@ def test_killed_in_mid_job_and_started_again_nothing_is_lost_or_doubled(
 
     second = start(**backing)
     job = second.wait(running)
-    assert (job["status"], job["error"], job["attempt"]) == ("succeeded", None, 2)
+    assert job["attempt"] == 2
+    check_result(second, job, tmp_path / "model.onnx")
     for job_id in queued:
         ended = second.wait(job_id)
         assert (ended["status"], ended["attempt"]) == ("failed", 1)
-        assert ended["error"]["code"] == "unknown_format"
+        assert ended["error"]["code"] == "unsupported_operator"
     assert list((second.data_dir / "scratch").iterdir()) == []
     stored = second.data_dir / "objects" / "local" / "results"
     assert len(list(stored.glob("*/*"))) == 1
     if not backing:
-        assert published(second.data_dir, running) == 1
+        assert causes(second.data_dir, running).count("published") == 1
+    assert second.stop() == 0
 
 
-def published(data_dir: Path, job_id: str) -> int:
-    question = "SELECT count(*) FROM job_events WHERE cause = 'published' AND job_id = ?"
-    connection = sqlite3.connect(data_dir / "modelpress.db")
-    count: int = connection.execute(question, [job_id]).fetchone()[0]
-    connection.close()
-    return count
+def check_result(service: Service, job: dict[str, Any], copy: Path) -> None:
+    assert (job["status"], job["error"], job["progress"]) == ("succeeded", None, 1)
+    model = service.client.get(job["links"]["model"])
+    copy.write_bytes(model.content)
+    ort.InferenceSession(copy, providers=["CPUExecutionProvider"])
+    report = service.client.get(job["links"]["report"]).json()
+    assert job["summary"]["bytes_after"] == report["after"]["bytes"] == len(model.content)
+
+
+def causes(data_dir: Path, job_id: str) -> list[str]:
+    """What changed a job, in order."""
+    question = "SELECT cause FROM job_events WHERE job_id = ? ORDER BY version"
+    with closing(sqlite3.connect(data_dir / "modelpress.db")) as connection:
+        return [cause for (cause,) in connection.execute(question, [job_id])]
 
 
 def test_a_killed_worker_is_replaced_and_its_job_goes_on(
@@ -209,46 +204,44 @@ def test_a_killed_worker_is_replaced_and_its_job_goes_on(
     children = descendants(worker)
     os.kill(worker, signal.SIGKILL)
     wait_until(lambda: alive([worker, *children]) == [], seconds=10)
-    job = service.wait(job_id)
-    assert (job["status"], job["attempt"]) == ("succeeded", 2)
-    assert service.client.get("/healthz").status_code == 200
+    wait_until(lambda: service.job(job_id)["attempt"] == 2)
+    service.wait_for_a_child(job_id)
+    service.client.post(f"/v1/jobs/{job_id}/cancel")
+    assert service.wait(job_id, seconds=10)["status"] == "canceled"
 
 
 def is_worker(pid: int) -> bool:
     return b"celery" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
-def test_a_killed_web_process_refuses_no_request(start: Callable[..., Service]) -> None:
-    service = start()
-    assert service.client.get("/healthz").status_code == 200
-    web = next(pid for pid in descendants(service.process.pid) if not is_worker(pid))
-    os.kill(web, signal.SIGKILL)
-    with httpx.Client(base_url=service.client.base_url, timeout=60) as client:
-        assert client.get("/healthz").status_code == 200
-
-
-def test_stopped_in_good_order_it_hands_the_running_job_back(
+def test_web_and_worker_follow_a_killed_parent_and_hand_the_running_job_back(
     start: Callable[..., Service],
 ) -> None:
     service = start(stop_grace_seconds=0)
     job_id = service.submit_digits()
     service.wait_for_a_child(job_id)
     pids = service.processes()
-    assert service.stop() == 0
-    assert alive(pids) == []
-    again = start()
-    job = again.wait(job_id)
-    assert (job["status"], job["attempt"]) == ("succeeded", 2)
-
-
-def test_web_and_worker_do_not_outlive_a_killed_parent(start: Callable[..., Service]) -> None:
-    service = start(stop_grace_seconds=0)
-    service.client.get("/healthz")
-    pids = service.processes()
-    assert pids
     service.process.kill()
     service.process.wait()
     wait_until(lambda: alive(pids) == [], seconds=30)
+    again = start()
+    again.wait_for_a_child(job_id)
+    assert [event for event in causes(again.data_dir, job_id) if event != "progress"] == [
+        "created", "claimed", "released", "claimed",
+    ]  # fmt: skip
+
+
+def test_a_killed_web_process_refuses_no_request_and_leaks_no_file(
+    start: Callable[..., Service],
+) -> None:
+    service = start()
+    service.submit(UNRUNNABLE)
+    web = next(pid for pid in descendants(service.process.pid) if not is_worker(pid))
+    os.kill(web, signal.SIGKILL)
+    with httpx.Client(base_url=service.client.base_url, timeout=60) as client:
+        assert client.get("/healthz").status_code == 200
+    stored = [service.data_dir, *service.data_dir.rglob("*")]
+    assert [path for path in stored if path.exists() and path.lstat().st_mode & 0o077] == []
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])  # noqa: S104 - that it is refused is the test
@@ -264,13 +257,3 @@ def test_a_data_folder_has_one_instance(start: Callable[..., Service]) -> None:
     assert second.process.wait(30) == 2
     assert "another instance" in second.log.read_text()
     assert first.process.poll() is None
-
-
-def test_what_it_stores_is_for_its_own_user_only(start: Callable[..., Service]) -> None:
-    service = start()
-    service.submit(b"no model")
-    open_to_others = [
-        path for path in service.data_dir.rglob("*") if path.lstat().st_mode & 0o077
-    ]
-    assert open_to_others == []
-    assert service.data_dir.stat().st_mode & 0o077 == 0
