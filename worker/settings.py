@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     )
     allowed_hosts: str = Field(
         default="",
-        description="Further names, with commas between, that the web server answers to; * is any.",
+        description="Further names the web server answers to, with commas between; * is any.",
     )
 
     max_model_bytes: int = Field(
