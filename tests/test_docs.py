@@ -222,6 +222,7 @@ def test_web_and_worker_start_apart(tmp_path: Path) -> None:
     script = script.replace("0.0.0.0 --port 8000", f"127.0.0.1 --port {port}")
     started = []
     try:
+        (tmp_path / "data").mkdir(mode=0o700)
         migrate, *commands = (shlex.split(line) for line in script.splitlines())
         subprocess.run(migrate, env=variables, cwd=ROOT, check=True)
         for command in commands:
