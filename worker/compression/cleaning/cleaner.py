@@ -113,6 +113,8 @@ def _attempt(
         )
     except CompressionError as error:
         return error.message
+    except steps.Skipped as reason:
+        return str(reason)
     except Exception as error:
         # A third-party cleaner may fail in any way; that is a step left out, not a failed job.
         first = (str(error).splitlines() or [""])[0]
