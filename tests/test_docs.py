@@ -63,6 +63,15 @@ def test_every_environment_setting_is_documented() -> None:
     assert not [name for name in names if f"| `{name}` |" not in page("operations.md")]
 
 
+def test_every_command_is_documented() -> None:
+    shown = subprocess.run(
+        ["modelpress", "--help"], env=environment(), capture_output=True, text=True, check=True
+    )
+    commands = re.findall(r"^    ([a-z]+)  ", shown.stdout, re.MULTILINE)
+    assert "serve" in commands
+    assert not [name for name in commands if f"| `{name}` |" not in page("cli.md")]
+
+
 def test_every_route_is_documented(tmp_path: Path) -> None:
     paths = create_app(Settings(data_dir=tmp_path)).openapi()["paths"]
     routes = [
@@ -152,12 +161,12 @@ def test_every_shell_block_is_run_by_a_test(path: Path) -> None:
         assert comment == "run" or test in globals(), script
 
 
-RUN = [
-    pytest.param(script, id=f"{path.stem}-{number}")
+RUN = {  # a script that stands on two pages runs once
+    script: f"{path.stem}-{number}"
     for path in PAGES
     for number, (comment, script) in enumerate(blocks(path), start=1)
     if comment == "run"
-]
+}
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +190,7 @@ def environment() -> dict[str, str]:
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("script", RUN)
+@pytest.mark.parametrize("script", RUN, ids=RUN.values())
 def test_documented_commands_run(script: str, tmp_path: Path, address: str) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     done = subprocess.run(
