@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 
 from worker.compression import graph
 from worker.compression.calibration import CalibrationSet
@@ -112,12 +113,19 @@ def observe(
         for position, feed in enumerate(samples):
             if number == 0:
                 _update(observed, feed, histograms=histograms)
-            results = running.run(group, dict(feed)) if group else []
-            _update(observed, dict(zip(group, results, strict=True)), histograms=histograms)
+            # Nothing of a sample may outlive it: two samples at once are twice the memory.
+            _update(observed, _outputs(running, group, feed), histograms=histograms)
             done = (number + (position + 1) / len(samples)) / len(groups)
             progress(done, f"calibrating, sample {position + 1} of {len(samples)}")
         watched.unlink()
     return {name: seen for name, seen in observed.items() if seen.seen}
+
+
+def _outputs(
+    running: ort.InferenceSession, names: list[str], feed: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    results = running.run(names, dict(feed)) if names else []
+    return dict(zip(names, results, strict=True))
 
 
 def _update(
