@@ -40,6 +40,10 @@ def layer_rows(layers: Sequence[Layer]) -> list[LayerRow]:
     ]
 
 
+def has_errors(layers: Sequence[Layer]) -> bool:
+    return any(layer.sqnr_db is not None for layer in layers)
+
+
 def costliest(layers: Sequence[Layer]) -> list[Layer]:
     ranked = sorted(layers, key=lambda layer: (layer.before.ms or 0, layer.before.bytes))
     return ranked[::-1][:SHOWN]

@@ -59,14 +59,17 @@ def bars(rows: Sequence[Bar], label: str) -> Markup:
 
 
 def size_bars(before: Size, after: Size) -> Markup:
+    """The files as they are, and as a download with zstd has them: only there zeros count."""
+    sizes = [
+        ("before", before.bytes, "before"),
+        ("after", after.bytes, "after"),
+        ("before, zstd-compressed", before.compressed_bytes, "before pale"),
+        ("after, zstd-compressed", after.compressed_bytes, "after pale"),
+    ]
     rows = [
-        Bar(name="before", words=words.size(before.bytes), value=before.bytes, kind="before"),
-        Bar(name="after", words=words.size(after.bytes), value=after.bytes, kind="after"),
-        Bar(
-            name="after, as a zstd download", words=words.size(after.compressed_bytes),
-            value=after.compressed_bytes, kind="after pale",
-        ),
-    ]  # fmt: skip
+        Bar(name=name, words=words.size(count), value=count, kind=kind)
+        for name, count, kind in sizes
+    ]
     label = f"size {words.size(before.bytes)} before, {words.size(after.bytes)} after"
     return bars(rows, label)
 
