@@ -36,10 +36,7 @@ async def serve_file(
         "Cache-Control": "private, no-cache",
         "Content-Disposition": f'{place}; filename="{_plain(filename)}"',
     }
-    known = [
-        tag.strip().removeprefix("W/") for tag in _header(request, "if-none-match").split(",")
-    ]
-    if etag in known or "*" in known:
+    if _is_known(request, etag):
         return Response(status_code=304, headers=headers)
     await _check_stored(objects, file)
     start, stop = _range(request, file.bytes, etag)
@@ -53,6 +50,11 @@ async def serve_file(
         return Response(status_code=status, headers=headers, media_type=media_type)
     body = objects.read(file.key, start=start, stop=stop)
     return StreamingResponse(body, status_code=status, headers=headers, media_type=media_type)
+
+
+def _is_known(request: Request, etag: str) -> bool:
+    tags = [tag.strip() for tag in _header(request, "if-none-match").split(",")]
+    return "*" in tags or etag in [tag.removeprefix("W/") for tag in tags]
 
 
 async def _check_stored(objects: ObjectStore, file: ResultFile) -> None:

@@ -1,11 +1,12 @@
 """A request becomes a record: store the files, record the job, enqueue its id, in order."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 
@@ -17,6 +18,8 @@ from worker.ingest.sniff import recognise
 from worker.jobs import (
     Artifact,
     ArtifactKind,
+    Created,
+    CreatedArtifact,
     Idempotency,
     Job,
     NewArtifact,
@@ -35,6 +38,8 @@ KINDS: Mapping[str, ArtifactKind] = {
 FIELDS = (*(f"{name}_id" for name in KINDS), "recipe", "inputs", "name")
 _KEY_CHARACTERS = 255
 _DATA_HINT = "send a .npz file of arrays by input name, a .npy file, or a .zip of images"
+
+CreatedRecord = TypeVar("CreatedRecord", Created, CreatedArtifact)
 
 
 @dataclass(frozen=True)
@@ -77,12 +82,8 @@ async def submit(
         calibration=sources.get("calibration"),
         evaluation=sources.get("evaluation"),
     )
-    try:
-        created = await run_in_threadpool(services.jobs.create, new, idempotency=idempotency)
-    except BaseException:
-        await run_in_threadpool(services.discard, [file.key for file in stored.values()])
-        raise
-    await run_in_threadpool(services.discard, created.unused)
+    record = partial(services.jobs.create, new, idempotency=idempotency)
+    created = await _recorded(services, record, [file.key for file in stored.values()])
     services.enqueue(created.job.id)
     return created.job
 
@@ -93,15 +94,24 @@ async def add_artifact(
     """Keep an uploaded file, record it, and have a model looked into."""
     form = await _recognised(kind, upload)
     file = await run_in_threadpool(_commit, upload, form)
-    try:
-        created = await run_in_threadpool(services.artifacts.create, owner_id, kind, file)
-    except BaseException:
-        await run_in_threadpool(services.discard, [file.key])
-        raise
-    await run_in_threadpool(services.discard, created.unused)
+    record = partial(services.artifacts.create, owner_id, kind, file)
+    created = await _recorded(services, record, [file.key])
     if created.inspect_job is not None:
         services.enqueue(created.inspect_job)
     return created.artifact
+
+
+async def _recorded(
+    services: Services, record: Callable[[], CreatedRecord], keys: Sequence[str]
+) -> CreatedRecord:
+    """Record what was stored under the keys; discard what the records have no use for."""
+    try:
+        created = await run_in_threadpool(record)
+    except BaseException:
+        await run_in_threadpool(services.discard, keys)
+        raise
+    await run_in_threadpool(services.discard, created.unused)
+    return created
 
 
 async def _check(

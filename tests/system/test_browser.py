@@ -17,7 +17,7 @@ pytestmark = pytest.mark.system
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 SERVE = "import sys; from app.cli import main; sys.exit(main())"
-JOB_MS = 150_000  # a job takes seconds; a busy machine may take its time
+JOB_MS = 300_000  # a job takes seconds, but waits while any other on this host is measured
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,15 @@ def plain_page(browser: Browser, service: str) -> Iterator[Page]:
         yield context.new_page()
 
 
+def wait_for(page: Page, status: str) -> None:
+    """Until the job's page shows the status; if it never does, tell what the service knows."""
+    try:
+        expect(page.locator(".badge")).to_have_text(status, timeout=JOB_MS)
+    except AssertionError:
+        view = page.request.get(f"/v1/jobs/{page.url.rpartition('/')[2]}").text()
+        pytest.fail(f"the page does not show {status!r}; the service says {view}")
+
+
 def download(page: Page, folder: Path) -> ort.InferenceSession:
     with page.expect_download() as started:
         page.get_by_role("link", name="Download the model").click()
@@ -88,7 +97,7 @@ def test_the_form_takes_a_model_and_the_job_page_gives_it_back_smaller(page, tmp
     page.get_by_role("button", name="Compress").click()
 
     page.wait_for_url("**/jobs/*")
-    expect(page.locator("[data-badge]")).to_have_text("succeeded", timeout=JOB_MS)
+    wait_for(page, "succeeded")
     expect(page.locator(".verdict")).to_contain_text("kB")
     report = page.frame_locator("iframe.report")
     expect(report.locator("body")).to_contain_text("digits.onnx")
@@ -109,7 +118,7 @@ def test_a_browser_without_script_gets_as_far(plain_page, tmp_path):
     page.check("input[value='prune-l1']")
     page.get_by_role("button", name="Compress").click()
     assert "/jobs/" in page.url
-    expect(page.locator(".badge")).to_have_text("succeeded", timeout=JOB_MS)  # by refresh alone
+    wait_for(page, "succeeded")  # by refresh alone
     assert download(page, tmp_path).get_inputs()[0].name == "x"
     page.get_by_role("button", name="Delete").click()
     assert page.url.endswith("/jobs")
@@ -128,7 +137,7 @@ def test_a_custom_recipe_is_made_from_the_methods_of_the_form(page):
     page.get_by_text("Recipe", exact=True).click()
     expect(page.locator("pre")).to_contain_text('"amount": 0.35')
     page.get_by_role("button", name="Cancel").click()
-    expect(page.locator(".badge")).to_have_text("canceled", timeout=JOB_MS)
+    wait_for(page, "canceled")
 
 
 def test_a_bad_upload_is_answered_with_the_remedy_and_keeps_the_form(page, tmp_path):
@@ -152,7 +161,7 @@ def test_a_failed_job_shows_its_reason_and_can_be_tried_again(page):
     page.check("input[value='prune-l1']")
     page.get_by_role("button", name="Compress").click()
     page.wait_for_url("**/jobs/*")
-    expect(page.locator("[data-badge]")).to_have_text("failed", timeout=JOB_MS)
+    wait_for(page, "failed")
     expect(page.get_by_role("alert")).to_contain_text("missing_inputs")
     expect(page.get_by_role("alert")).to_contain_text("What to do")
     page.get_by_role("button", name="Try again").click()
