@@ -108,12 +108,16 @@ def _teach_unflatten() -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter warns its own user, at every use; ours cannot act on any of it."""
-    # No public door: its switch for this log is tested as a function, so it is always on.
+    # No public door: its switch for this log is tested as a function, so once on it stays on.
+    from torch import _C  # noqa: PLC0415 - the web process never loads torch
     from torch.onnx._internal.torchscript_exporter import (  # noqa: PLC0415 - as above
         utils as internals,
     )
 
     logging = internals.setup_onnx_logging
+    _C._jit_set_onnx_log_enabled(
+        False
+    )  # an export elsewhere in this process may have left it on
     internals.setup_onnx_logging = lambda verbose: nullcontext()  # type: ignore[assignment,return-value]
     try:
         with warnings.catch_warnings():
