@@ -89,6 +89,7 @@ class Job:
             name=request.name,
             format=taken.format,
             upload=self._folder / request.model,
+            notes=taken.notes,
             calibration=self._path(request.calibration),
             evaluation=self._path(request.evaluation),
             inputs=request.inputs,

@@ -202,3 +202,15 @@ def test_a_layer_kept_float_says_why(tmp_path: Path) -> None:
     (kept,) = [layer for layer in report.layers if layer.name == "/classifier/Gemm"]
     assert kept.precision == "float32"
     assert kept.reason == "kept float as asked"
+
+
+def test_what_the_conversion_fixed_is_said_in_the_report(tmp_path: Path) -> None:
+    report = compress(
+        DIGITS / "digits.onnx",
+        "prune-l1",
+        out=tmp_path,
+        notes=["the batch size is fixed at 4"],
+        quiet=loud,
+    )
+    said = [(one.code, one.message) for one in report.warnings]
+    assert ("conversion_note", "the batch size is fixed at 4") in said

@@ -1,7 +1,7 @@
 import pytest
 
 from worker.compression.benchmark import Latency, Percentiles
-from worker.compression.fidelity import Fidelity, OutputFidelity
+from worker.compression.fidelity import Accuracy, Fidelity, OutputFidelity
 from worker.compression.passes import Target
 from worker.compression.recipe import Goal
 from worker.compression.report import Size
@@ -131,3 +131,15 @@ def test_a_slower_shape_at_the_asked_threads_is_not_hidden_by_a_faster_one() -> 
 )
 def test_sizes_are_said_in_units_people_use(count: int, words: str) -> None:
     assert in_bytes(count) == words
+
+
+def test_an_output_that_was_lost_counts_although_the_labels_are_about_another() -> None:
+    kept = fidelity(0.0).outputs[0]
+    gone = kept.model_copy(update={"name": "z", "drop": 1.0, "sqnr_db": -100.0})
+    both = fidelity(0.0).model_copy(update={"outputs": [kept, gone]})
+    fine = Accuracy(
+        metric="top1", before=0.9, after=0.9, drop=0.0, interval=(0.0, 0.01), samples=100
+    )
+    verdict = judge(evidence(fidelity=both, accuracy=fine))
+    assert verdict.outcome == "as_asked_but_worse"
+    assert verdict.drop == 1.0

@@ -3,12 +3,14 @@
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from worker.compression.benchmark import Quiet, host_quiet
 from worker.compression.calibration import Feed
+from worker.compression.errors import CompressionWarning
 from worker.compression.pipeline import by_hand
 from worker.compression.recipe import Recipe
 from worker.compression.report import Report, listening
@@ -24,6 +26,7 @@ def compress(
     name: str | None = None,
     format: str = "onnx",
     upload: Path | None = None,
+    notes: Sequence[str] = (),
     calibration: Path | None = None,
     evaluation: Path | None = None,
     inputs: Mapping[str, Any] | None = None,
@@ -33,7 +36,8 @@ def compress(
 ) -> Report:
     """Compress the ONNX file `model`; write model.onnx, report.json and report.html to `out`.
 
-    `upload` and `format` tell what was uploaded where `model` is its conversion. `measure`
+    `upload` and `format` tell what was uploaded where `model` is its conversion, and `notes`
+    what the user should know of that conversion: the report lists them as warnings. `measure`
     gives the peak memory in bytes of a fresh process that runs a model file on a feed; without
     it none is reported.
 
@@ -43,6 +47,8 @@ def compress(
     wanted, out = Recipe.parse(recipe), Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".work-", dir=out) as workdir, listening() as heard:
+        for note in notes:
+            warnings.warn(CompressionWarning(note, code="conversion_note"), stacklevel=2)
         subject = prepare(
             Path(model),
             wanted,

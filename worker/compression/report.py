@@ -25,8 +25,12 @@ class Part(BaseModel):
 
 
 class Verdict(Part):
+    """The outcome in words, and the loss that it rests on: worst of all outputs."""
+
     outcome: Outcome
     sentence: str
+    drop: float | None = None
+    sqnr_db: float | None = None
 
 
 class Warned(Part):

@@ -76,7 +76,12 @@ def judge(evidence: Evidence) -> Verdict:
     outcome = _outcome(evidence)
     parts = [_opening(evidence, outcome), _sizes(evidence), _latency(evidence)]
     parts += [_closeness(evidence), _limits(evidence), _zeros(evidence)]
-    return Verdict(outcome=outcome, sentence=" ".join(part for part in parts if part))
+    return Verdict(
+        outcome=outcome,
+        sentence=" ".join(part for part in parts if part),
+        drop=drop(evidence.fidelity, evidence.accuracy),
+        sqnr_db=worst_sqnr(evidence.fidelity),
+    )
 
 
 def _outcome(evidence: Evidence) -> Outcome:

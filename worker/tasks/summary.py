@@ -20,6 +20,8 @@ class _Part(BaseModel):
 class _Verdict(_Part):
     outcome: str
     sentence: str
+    drop: float | None
+    sqnr_db: float | None
 
 
 class _Size(_Part):
@@ -34,24 +36,7 @@ class _Latency(_Part):
     before: _Percentiles
     after: _Percentiles
     speedup: float
-
-
-class _Channel(_Part):
-    sqnr_db: float | None
-
-
-class _Output(_Part):
-    kind: str
-    drop: float | None
-    worst_channel: _Channel | None
-
-
-class _Fidelity(_Part):
-    outputs: list[_Output]
-
-
-class _Accuracy(_Part):
-    drop: float
+    verdict: str
 
 
 class _Warned(_Part):
@@ -64,8 +49,6 @@ class _Report(_Part):
     before: _Size
     after: _Size
     latency: list[_Latency]
-    fidelity: _Fidelity | None
-    accuracy: _Accuracy | None
     warnings: list[_Warned]
 
 
@@ -86,24 +69,11 @@ def summarize(report: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str,
         "bytes_after": read.after.bytes,
         "latency_ms_before": timed.before.p50 if timed else None,
         "latency_ms_after": timed.after.p50 if timed else None,
-        "speedup": timed.speedup if timed else None,
-        "drop": _drop(read),
-        "sqnr_db": _worst_sqnr(read),
+        # A figure that could not be relied on is no claim to show beside the download.
+        "speedup": timed.speedup if timed and timed.verdict != "unreliable" else None,
+        "drop": read.verdict.drop,
+        "sqnr_db": read.verdict.sqnr_db,
         "verdict": read.verdict.outcome,
         "sentence": read.verdict.sentence,
     }
     return summary, [warned.model_dump() for warned in read.warnings]
-
-
-def _drop(report: _Report) -> float | None:
-    if report.accuracy is not None:
-        return report.accuracy.drop
-    outputs = report.fidelity.outputs if report.fidelity else []
-    return max((output.drop for output in outputs if output.drop is not None), default=None)
-
-
-def _worst_sqnr(report: _Report) -> float | None:
-    outputs = report.fidelity.outputs if report.fidelity else []
-    worst = [out.worst_channel for out in outputs if out.kind == "value"]
-    found = [channel.sqnr_db for channel in worst if channel is not None]
-    return min((sqnr for sqnr in found if sqnr is not None), default=None)
