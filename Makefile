@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup demo test serve check fmt
+.PHONY: setup demo test serve check fmt bench
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/stamp
@@ -41,3 +41,5 @@ fmt: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+bench: setup
+	$(BIN)/python -m benchmarks $(ARGS)
