@@ -71,7 +71,7 @@ def compressed(subject: Subject, out: Path) -> dict[str, Any]:
 
 
 def measured(subject: Subject) -> str:
-    """One row: share of int8 MACs, bytes, and how far the report's p50 is from the outside's."""
+    """One row: share of int8 MACs, bytes, and the report's p50 against ours."""
     with tempfile.TemporaryDirectory() as folder:
         report = compressed(subject, Path(folder))
         result = Path(folder) / "model.onnx"
