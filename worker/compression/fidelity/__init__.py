@@ -1,6 +1,6 @@
 """How close a compressed model stays to the original, judged on samples that it never saw."""
 
-from worker.compression.fidelity.bounds import drop, interval_end, keeps, worst_sqnr
+from worker.compression.fidelity.bounds import bound_used, drop, interval_end, keeps, worst_sqnr
 from worker.compression.fidelity.kinds import output_kinds
 from worker.compression.fidelity.measures import (
     Accuracy,
@@ -20,6 +20,7 @@ __all__ = [
     "OutputKind",
     "Reference",
     "WorstChannel",
+    "bound_used",
     "drop",
     "interval_end",
     "keeps",

@@ -4,6 +4,8 @@ from worker.compression.fidelity.measures import Accuracy, Fidelity, OutputFidel
 from worker.compression.fidelity.signal import LOST_DB
 
 _ROUNDING = 1e-9
+# Labelled samples whose task metric needs no other witness.
+_ENOUGH_LABELS = 256
 
 
 def drop(fidelity: Fidelity, accuracy: Accuracy | None) -> float | None:
@@ -46,6 +48,29 @@ def keeps(
     return (lost is None or lost <= max_drop + _ROUNDING) and (
         sqnr is None or sqnr >= min_sqnr_db - _ROUNDING
     )
+
+
+def bound_used(
+    fidelity: Fidelity,
+    accuracy: Accuracy | None,
+    *,
+    max_drop: float,
+    min_sqnr_db: float,
+) -> float:
+    """How much of the bound a result uses up: 0 is identical, above 1 is outside.
+
+    For choosing among results on few samples, and so stricter than `keeps`: a class output
+    must also be unlikely to change its answers on other samples. Enough labels settle that
+    by themselves.
+    """
+    allowed = max(max_drop, _ROUNDING)
+    lost, sqnr = drop(fidelity, accuracy), worst_sqnr(fidelity)
+    parts = [0.0 if lost is None else lost / allowed]
+    if sqnr is not None:
+        parts.append(10 ** ((min_sqnr_db - sqnr) / 20))
+    if accuracy is None or accuracy.samples < _ENOUGH_LABELS:
+        parts += [one.likely_drop / allowed for one in fidelity.outputs if one.likely_drop]
+    return max(parts)
 
 
 def _lost(one: OutputFidelity) -> bool:

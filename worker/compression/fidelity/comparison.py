@@ -6,6 +6,7 @@ import numpy as np
 
 from worker.compression.fidelity.intervals import bootstrap, wilson
 from worker.compression.fidelity.layout import Layout
+from worker.compression.fidelity.margins import Margins
 from worker.compression.fidelity.measures import Interval, OutputFidelity, OutputKind
 from worker.compression.fidelity.signal import LOST_DB, Signal
 
@@ -25,6 +26,7 @@ class Comparison:
     lost: bool = False
     discrete: bool = False
     signal: Signal = field(init=False)
+    margins: Margins = field(default_factory=Margins)
     rows: list[tuple[float, float]] = field(default_factory=list)
     """Per row of a batch: changed answers (or 1 - cosine, summed) and how many there were."""
 
@@ -57,6 +59,7 @@ class Comparison:
         if self.kind == "class" and original.ndim:
             same = np.asarray(original.argmax(-1) == result.argmax(-1))
             self._count(same, mask)
+            self.margins.add(original, result)
         places = original.ndim > 2 and mask is not None and mask.shape == original.shape[:2]
         if places and mask is not None:
             kept = mask[..., *(None,) * (original.ndim - 2)] if original.ndim > 3 else mask
@@ -108,6 +111,7 @@ class Comparison:
             argmax_agreement=1 - share if counted and share is not None else None,
             drop=1.0 if self.lost else drop,
             interval=self._interval(share, counted=counted),
+            likely_drop=1.0 if self.lost else self.margins.likely_drop(),
         )
 
     def _share(self) -> float | None:

@@ -33,6 +33,9 @@ class OutputFidelity(BaseModel):
     argmax_agreement: float | None
     drop: float | None
     interval: Interval | None = Field(description="95 % interval of the drop")
+    likely_drop: float | None = Field(
+        default=None, description="share of answers that errors of this size would change"
+    )
 
 
 class Fidelity(BaseModel):

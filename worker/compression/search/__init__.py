@@ -1,0 +1,82 @@
+"""The automatic mode: the best recipe that stays inside the bound, else the original."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from worker.compression.assessment import assess
+from worker.compression.benchmark import race
+from worker.compression.report import Report
+from worker.compression.search.bench import Bench, ranked
+from worker.compression.search.front import listed, warnings, why_not
+from worker.compression.search.stages import explore
+from worker.compression.search.trial import Trial
+from worker.compression.subject import Subject
+
+__all__ = ["search"]
+
+RESERVED = 0.2
+"""Share of the time budget kept for the last measurement and the report."""
+# Candidates of the last race, and the speed-ups that count as the same in it.
+_FINALISTS, _SAME = 4, 0.97
+
+
+def search(subject: Subject, out: Path) -> Report:
+    """Fastest (or smallest) candidate inside the bound; or the original, with the reason.
+
+    A candidate is tried only where the time budget lets it end; a fifth is kept for the report.
+    """
+    bench = Bench(subject, subject.deadline - subject.recipe.goal.time_budget_s * RESERVED)
+    explore(bench)
+    trials = _raced(subject, bench.trials)
+    for best in _finalists(subject, trials):
+        report = assess(
+            subject, best.made, out=out, candidates=listed(subject, trials, best, out)
+        )
+        if report.verdict.outcome != "not_better":
+            return report
+        # The samples and the timing that the search did not see disagree: that settles it.
+        disproved = replace(best, latency=None, reason=report.verdict.sentence)
+        trials = [disproved if one is best else one for one in trials]
+    return assess(
+        subject,
+        [],
+        out=out,
+        candidates=listed(subject, trials, None, out),
+        warnings=warnings(trials),
+        reason=why_not(subject, trials),
+    )
+
+
+def _raced(subject: Subject, trials: Sequence[Trial]) -> list[Trial]:
+    """The best few timed once more, together: glances at each alone do not compare."""
+    finalists = ranked(subject, trials)[:_FINALISTS]
+    if len(finalists) < 2:
+        return list(trials)
+    subject.progress("search", 0.5, f"timing the best {len(finalists)} against each other")
+    timed = race(
+        [subject.original, *(one.path for one in finalists)],
+        subject.feeds[0],
+        threads=subject.recipe.target.threads,
+        quiet=subject.quiet,
+        max_seconds=subject.timing_seconds(3),
+    )
+    found = {id(one): latency for one, latency in zip(finalists, timed, strict=True)}
+    return [replace(one, latency=found.get(id(one), one.latency)) for one in trials]
+
+
+def _finalists(subject: Subject, trials: Sequence[Trial]) -> list[Trial]:
+    """Best first; of those as good as the best, the one that loses least."""
+    good = ranked(subject, trials)[:_FINALISTS]
+    goal = subject.recipe.goal
+    if goal.objective == "size":
+        return good
+    fastest = good[0].speedup if good else 0.0
+    return sorted(
+        good,
+        key=lambda one: (
+            (0.0, one.bound_used(goal))
+            if one.speedup >= _SAME * fastest
+            else (1.0, -one.speedup)
+        ),
+    )

@@ -1,0 +1,152 @@
+"""Where candidates are made, timed and compared, as long as the time budget lasts."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from worker.compression import graph
+from worker.compression.assessment import Made
+from worker.compression.benchmark import race, runs_here
+from worker.compression.errors import CompressionError
+from worker.compression.fidelity import Reference
+from worker.compression.passes import AnyPass
+from worker.compression.pipeline import run_passes
+from worker.compression.search.trial import Trial, dominated, shortfall
+from worker.compression.subject import Subject
+
+SPENT = "the time budget was spent"
+# Enough to tell what is slower; those that are left race again, longer and together.
+_GLANCE_SECONDS = 0.4
+_LONGEST_GLANCE = 4.0
+# Share of the job's progress that the search fills.
+_FROM, _TO = 0.05, 0.5
+
+
+class Bench:
+    """Tries candidates one by one and keeps what became of each in `trials`.
+
+    `deadline` is the `time.monotonic()` at which the last one must be done.
+    """
+
+    def __init__(self, subject: Subject, deadline: float) -> None:
+        self.subject, self.deadline = subject, deadline
+        self.goal = subject.recipe.goal
+        self.trials: list[Trial] = []
+        self._begun = time.monotonic()
+        self._done: dict[str, Sequence[Made]] = {}
+        self._seconds: dict[str, float] = {}
+        self._reference: Reference | None = None
+
+    @property
+    def reference(self) -> Reference:
+        """The original's answers on the selecting samples, from one run of it."""
+        if self._reference is None:
+            self._reference = self.subject.reference(self.subject.split.select, "select")
+        return self._reference
+
+    def try_(self, name: str, passes: Sequence[AnyPass]) -> Trial:
+        """One candidate, unless it was tried before or the budget would not let it end."""
+        for one in self.trials:
+            if list(one.passes) == list(passes):
+                return one
+        begun = time.monotonic()
+        if begun + self.expected_seconds(passes) > self.deadline:
+            trial = Trial(name, passes, reason=SPENT)
+        else:
+            self.tell(f"trying {name} ({self._so_far()})")
+            trial = self._measured(self._made(name, passes))
+            self._learn(passes, time.monotonic() - begun)
+        self.trials.append(trial)
+        self._tidy()
+        return trial
+
+    def expected_seconds(self, passes: Sequence[AnyPass]) -> float:
+        """What a candidate of this kind took before; of a new kind, the longest of any."""
+        longest = max(self._seconds.values(), default=0.0)
+        return self._seconds.get(_kind(passes), longest)
+
+    def spent(self) -> bool:
+        """Whether not even the shortest candidate would end in time."""
+        shortest = min(self._seconds.values(), default=0.0)
+        return time.monotonic() + shortest > self.deadline
+
+    def best(self) -> Trial | None:
+        """The best so far of those inside the bound and better than the original."""
+        return next(iter(ranked(self.subject, self.trials)), None)
+
+    def tell(self, message: str) -> None:
+        """Progress by the clock: how many more candidates there will be, nobody knows."""
+        allowed = max(self.deadline - self._begun, 1e-3)
+        share = min((time.monotonic() - self._begun) / allowed, 1.0)
+        self.subject.progress("search", _FROM + (_TO - _FROM) * share, message)
+
+    def _so_far(self) -> str:
+        best = self.best()
+        found = f", best {_figure(best, self.goal.objective)}" if best else ""
+        return f"{len(self.trials)} tried{found}"
+
+    def _made(self, name: str, passes: Sequence[AnyPass]) -> Trial:
+        """The candidate's file; passes that candidates share from the start are run once."""
+        made: Sequence[Made] = ()
+        # Passes tell of themselves as parts of the search.
+        inner = replace(self.subject, progress=lambda stage, share, said: self.tell(said))
+        try:
+            for number in range(len(passes)):
+                key = repr(passes[: number + 1])
+                if key not in self._done or not self._done[key][-1].path.exists():
+                    self._done[key] = run_passes(
+                        inner, [passes[number]], done=made, first=0, last=1
+                    )
+                made = self._done[key]
+        except CompressionError as error:
+            return Trial(name, passes, reason=error.message)
+        return Trial(name, passes, made, bytes=graph.file_bytes(made[-1].path))
+
+    def _measured(self, one: Trial) -> Trial:
+        if not one.made:
+            return one
+        latency = race(
+            [self.subject.original, one.path],
+            self.subject.feeds[0],
+            threads=self.subject.recipe.target.threads,
+            quiet=self.subject.quiet,
+            min_seconds=_GLANCE_SECONDS,
+            max_seconds=_LONGEST_GLANCE,
+        )[0]
+        fidelity, accuracy = self.reference.compare(one.path)
+        return replace(one, latency=latency, fidelity=fidelity, accuracy=accuracy)
+
+    def _learn(self, passes: Sequence[AnyPass], seconds: float) -> None:
+        kind = _kind(passes)
+        self._seconds[kind] = max(seconds, self._seconds.get(kind, 0.0))
+
+    def _tidy(self) -> None:
+        """Delete files that are beaten in everything: of large models there is no room."""
+        shared = {id(made) for one in self.trials for made in one.made[:-1]}
+        for one in self.trials:
+            if not one.measured or id(one.made[-1]) in shared or not one.path.exists():
+                continue
+            if dominated(one, self.trials, self.goal):
+                graph.remove(one.path)
+
+
+def ranked(subject: Subject, trials: Sequence[Trial]) -> list[Trial]:
+    """Trials that are better than the original and inside the bound, best first."""
+    good = [one for one in trials if not shortfall(subject, one) and one.path.exists()]
+    if by_bytes(subject):
+        return sorted(good, key=lambda one: (one.bytes or 0, -one.speedup))
+    return sorted(good, key=lambda one: -one.speedup)
+
+
+def by_bytes(subject: Subject) -> bool:
+    """Whether bytes decide: asked for, or because this machine's times say nothing."""
+    recipe = subject.recipe
+    return recipe.goal.objective == "size" or not runs_here(recipe.target.cpu)
+
+
+def _kind(passes: Sequence[AnyPass]) -> str:
+    return " ".join(one.method for one in passes)
+
+
+def _figure(one: Trial, objective: str) -> str:
+    return f"{one.speedup:.2f}x" if objective == "latency" else f"{one.bytes:,} bytes"

@@ -1,0 +1,84 @@
+"""Candidates as the report lists them, and the files of the front."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from worker.compression.fidelity import drop, worst_sqnr
+from worker.compression.report import Candidate, Warned
+from worker.compression.search.bench import by_bytes
+from worker.compression.search.trial import Trial, dominated, inside, shortfall
+from worker.compression.subject import Subject, copy_model
+
+FRONT = 8
+"""Most files of the front that are handed out."""
+_NAMED = 4
+
+
+def front(trials: Sequence[Trial], best: Trial | None, subject: Subject) -> list[Trial]:
+    """The trials that no other beats in everything, the chosen one among them.
+
+    Of more than there is room for, those with the most of the bound left go first.
+    """
+    goal = subject.recipe.goal
+    found = [
+        one
+        for one in trials
+        if one.measured and (one is best or not dominated(one, trials, goal))
+    ]
+    order = sorted(found, key=lambda one: (one is not best, one.bound_used(goal)))
+    kept = order[:FRONT]
+    return [one for one in found if one in kept]
+
+
+def listed(
+    subject: Subject, trials: Sequence[Trial], best: Trial | None, out: Path
+) -> list[Candidate]:
+    """Every trial for the report; the files of the front are written to `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    files: dict[int, str] = {}
+    for number, one in enumerate(front(trials, best, subject)):
+        files[id(one)] = f"front-{number}.onnx"
+        copy_model(one.path, out / files[id(one)])
+    return [_candidate(subject, one, best, files.get(id(one))) for one in trials]
+
+
+def _candidate(subject: Subject, one: Trial, best: Trial | None, file: str | None) -> Candidate:
+    return Candidate(
+        name=one.name,
+        recipe=subject.recipe.model_copy(update={"passes": list(one.passes)}),
+        bytes=one.bytes,
+        latency_ms=one.latency.after.p50 if one.latency else None,
+        speedup=one.latency.speedup if one.latency else None,
+        drop=drop(one.fidelity, one.accuracy) if one.fidelity else None,
+        sqnr_db=worst_sqnr(one.fidelity) if one.fidelity else None,
+        within_bound=inside(one, subject.recipe.goal),
+        on_front=file is not None,
+        chosen=one is best,
+        reason=_because(subject, one, best),
+        file=file,
+    )
+
+
+def _because(subject: Subject, one: Trial, best: Trial | None) -> str:
+    if one is not best:
+        return shortfall(subject, one) or "inside the bound, but another candidate is better"
+    wanted = "smallest" if by_bytes(subject) else "fastest"
+    return f"the {wanted} candidate inside the bound"
+
+
+def warnings(trials: Sequence[Trial]) -> list[Warned]:
+    """What the passes warned of, once each: with the original no step reports it."""
+    said = [warned for one in trials for step in one.made for warned in step.warnings]
+    return list({warned.message: warned for warned in said}.values())
+
+
+def why_not(subject: Subject, trials: Sequence[Trial]) -> str:
+    """What goes with the original: the nearest candidates, and what blocked them."""
+    wanted = "smaller" if by_bytes(subject) else "faster"
+    goal = subject.recipe.goal
+    nearest = sorted(trials, key=lambda one: one.bound_used(goal))
+    tries = "; ".join(
+        f"{one.name}: {shortfall(subject, one).rstrip('.')}" for one in nearest[:_NAMED]
+    )
+    more = f"; {len(trials) - _NAMED} more" if len(trials) > _NAMED else ""
+    return f"nothing that was tried is {wanted} within the bound ({tries}{more})"

@@ -1,0 +1,119 @@
+"""One thing that the search tried, as far as it came."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.compression.assessment import Made
+from worker.compression.benchmark import Latency, runs_here
+from worker.compression.fidelity import (
+    Accuracy,
+    Fidelity,
+    bound_used,
+    drop,
+    keeps,
+    worst_sqnr,
+)
+from worker.compression.passes import AnyPass
+from worker.compression.recipe import Goal
+from worker.compression.subject import Subject
+from worker.compression.verdict import FASTER, SMALLER, over_limits
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate: built, timed and compared with the original; or refused for a reason."""
+
+    name: str
+    passes: Sequence[AnyPass]
+    made: Sequence[Made] = ()
+    reason: str = ""
+    bytes: int | None = None
+    fidelity: Fidelity | None = None
+    accuracy: Accuracy | None = None
+    latency: Latency | None = None
+
+    @property
+    def path(self) -> Path:
+        return self.made[-1].path
+
+    @property
+    def measured(self) -> bool:
+        return None not in (self.bytes, self.fidelity, self.latency)
+
+    @property
+    def speedup(self) -> float:
+        return self.latency.speedup if self.latency else 0.0
+
+    def bound_used(self, goal: Goal) -> float:
+        """Share of the bound that its loss takes; above 1 it is outside."""
+        if self.fidelity is None:
+            return float("inf")
+        return bound_used(
+            self.fidelity,
+            self.accuracy,
+            max_drop=goal.max_drop,
+            min_sqnr_db=goal.min_sqnr_db,
+        )
+
+    def costs(self, goal: Goal) -> tuple[float, float, float]:
+        """Milliseconds, share of the bound, bytes: less is better in each."""
+        milliseconds = self.latency.after.p50 if self.latency else float("inf")
+        return milliseconds, self.bound_used(goal), float(self.bytes or 0)
+
+
+def dominated(one: Trial, others: Sequence[Trial], goal: Goal) -> bool:
+    """Whether another trial is at least as good in everything, and better in something."""
+    mine = one.costs(goal)
+    for other in others:
+        if other is one or not other.measured:
+            continue
+        costs = other.costs(goal)
+        if costs != mine and all(a <= b for a, b in zip(costs, mine, strict=True)):
+            return True
+    return False
+
+
+def inside(one: Trial, goal: Goal) -> bool:
+    """Whether what was measured on the selecting samples leaves it inside the bound."""
+    if one.fidelity is None:
+        return False
+    kept = keeps(
+        one.fidelity, one.accuracy, max_drop=goal.max_drop, min_sqnr_db=goal.min_sqnr_db
+    )
+    return kept and one.bound_used(goal) <= 1
+
+
+def shortfall(subject: Subject, one: Trial) -> str:
+    """What keeps a candidate from being better than the original, in words; or nothing."""
+    goal = subject.recipe.goal
+    if one.reason or not one.measured or one.latency is None or one.bytes is None:
+        return one.reason or "it was not measured"
+    if not inside(one, goal):
+        return f"outside the bound: {loss(one)}"
+    over = over_limits(goal, one.bytes, one.latency.after.p50)
+    if over:
+        return "; ".join(over)
+    if not runs_here(subject.recipe.target.cpu):
+        return ""
+    if one.latency.verdict in ("slower", "unreliable"):
+        return f"its latency is {one.latency.verdict} ({one.speedup:.2f}x)"
+    if goal.objective == "size":
+        ratio = one.bytes / subject.model.bytes
+        return "" if ratio <= SMALLER else f"not smaller ({ratio:.2f}x of the bytes)"
+    if one.latency.verdict != "faster" or one.latency.interval[0] < FASTER:
+        return f"not measurably faster ({one.speedup:.2f}x)"
+    return ""
+
+
+def loss(one: Trial) -> str:
+    """What it loses, in words."""
+    if one.fidelity is None:
+        return "not compared"
+    lost, sqnr = drop(one.fidelity, one.accuracy), worst_sqnr(one.fidelity)
+    likely = max((out.likely_drop or 0 for out in one.fidelity.outputs), default=0.0)
+    words = [] if lost is None else [f"drop {100 * lost:.2g} %"]
+    if lost is not None and likely > lost:
+        words.append(f"likely {100 * likely:.2g} % on other samples")
+    words += [] if sqnr is None else [f"worst channel at {sqnr:.1f} dB"]
+    return ", ".join(words) or "identical"
