@@ -20,6 +20,7 @@ from worker.compression.quantization import (
     Options,
     choose,
     insert,
+    insert_qoperators,
     prepare,
 )
 from worker.compression.ranges import Method, observe
@@ -95,8 +96,10 @@ class StaticQuantization(Pass):
             return _unchanged(model, chosen)
         context.progress(0.85, "writing int8 weights")
         ranges = {name: seen.range(self.calibration) for name, seen in observed.items()}
-        result = insert(path, chosen.nodes, ranges, options)
-        graph.remove(path)
+        if self.format == "qoperator":
+            result = insert_qoperators(path, chosen.nodes, ranges, options)
+        else:
+            result = insert(model, chosen.nodes, ranges, options)
         _tell(result, chosen)
         return result
 

@@ -1,8 +1,10 @@
-"""int8: which nodes, from which graph, with which ranges; ONNX Runtime's tools write it."""
+"""int8: which nodes, from which graph, with which ranges, and how they are written."""
 
 from worker.compression.quantization.choice import DEFAULT_OPS, INT8_OPS, Choice, choose
-from worker.compression.quantization.insertion import Format, Options, insert
+from worker.compression.quantization.insertion import Format, Options, insert, weight_axis
 from worker.compression.quantization.preparation import prepare
+from worker.compression.quantization.qoperator import insert_qoperators
+from worker.compression.quantization.scales import QuantizedWeight, quantize_weight
 
 __all__ = [
     "DEFAULT_OPS",
@@ -10,7 +12,11 @@ __all__ = [
     "Choice",
     "Format",
     "Options",
+    "QuantizedWeight",
     "choose",
     "insert",
+    "insert_qoperators",
     "prepare",
+    "quantize_weight",
+    "weight_axis",
 ]

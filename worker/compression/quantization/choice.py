@@ -26,11 +26,12 @@ INT8_OPS = (*_COMPUTE, *_LOOKUP, *JOINS, *_SINGLE, *_MOVES)
 DEFAULT_OPS = INT8_OPS
 
 # Operators whose output has the scale of their input, so that it needs no range of its own.
-_SAME_SCALE = {*_MOVES, "AveragePool", "Gather"}
-# Operators that ONNX Runtime's tools drop, because the range of the output clips as they do.
+SAME_SCALE = {*_MOVES, "AveragePool", "Gather"}
+# Operators that vanish, because the range of their output clips as they do.
 _ABSORBED = {"Relu", "Clip"}
 # Their int8 kernel needs no quantized output.
 FLOAT_OUTPUT = ("Gemm", "MatMul")
+BIAS_INPUTS = {"Conv": 2, "Gemm": 2}
 _QUANTIZED = {
     "QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "QGemm",
     "MatMulInteger", "ConvInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul",
@@ -63,30 +64,36 @@ class Choice:
     def tensors(self, *, float_outputs: bool) -> list[str]:
         """Names of the tensors whose range must be known."""
         chosen = set(self.nodes)
-        names: dict[str, None] = {}
+        gone = {node.inputs[0] for node in absorbed(self.nodes)}
+        values: dict[ir.Value, None] = {}
         for node in self.nodes:
-            read = list(node.inputs[:1]) if node.op_type in _SINGLE + _MOVES else node.inputs
-            for value in read:
-                if (
-                    value is not None
-                    and constant(value) is None
-                    and not _derived(value, chosen)
-                ):
-                    names[value.name or ""] = None
-            if node.op_type in _SAME_SCALE or (float_outputs and node.op_type in FLOAT_OUTPUT):
-                continue
-            names.update({value.name or "": None for value in node.outputs})
-        return [name for name in names if name not in absorbed(self.nodes)]
+            read = [node.inputs[index] for index in data_inputs(node)]
+            values.update(dict.fromkeys(v for v in read if v and not _derived(v, chosen)))
+            if node.op_type not in SAME_SCALE and not (
+                float_outputs and node.op_type in FLOAT_OUTPUT
+            ):
+                values.update(dict.fromkeys(node.outputs))
+        wanted = [v for v in values if v not in gone and constant(v) is None]
+        return [value.name or "" for value in wanted]
 
 
-def absorbed(nodes: Sequence[ir.Node]) -> dict[str, str]:
-    """Tensors that vanish with the Relu or Clip behind them, with the tensor that stays."""
-    gone = {}
-    for node in nodes:
-        before = node.inputs[0]
-        if node.op_type in _ABSORBED and before is not None and len(before.uses()) == 1:
-            gone[before.name or ""] = node.outputs[0].name or ""
-    return gone
+def data_inputs(node: ir.Node) -> range:
+    """Positions of the inputs that an int8 kernel reads as int8."""
+    if node.op_type in ("Conv", "Gemm", "MatMul"):
+        return range(2)
+    return range(len(node.inputs)) if node.op_type in JOINS else range(1)
+
+
+def absorbed(nodes: Sequence[ir.Node]) -> list[ir.Node]:
+    """The Relu and Clip nodes that the range of their output stands for."""
+    return [
+        node
+        for node in nodes
+        if node.op_type in _ABSORBED
+        and node.inputs[0] is not None
+        and len(node.inputs[0].uses()) == 1
+        and not node.inputs[0].is_graph_output()
+    ]
 
 
 def choose(
@@ -214,12 +221,13 @@ def _range_refusal(
     if node.op_type not in _COMPUTE:
         return None
     made = [] if float_outputs and node.op_type in FLOAT_OUTPUT else list(node.outputs)
-    absent = absorbed([user for value in made for user in value.consumers()])
+    behind = absorbed([user for value in made for user in value.consumers()])
+    replaced = {user.inputs[0]: user.outputs[0] for user in behind}
     for value in [*read, *made]:
         name = value.name or ""
-        seen = observed.get(name) or observed.get(absent.get(name, name))
+        seen = observed.get(name) or observed.get(replaced.get(value, value).name or "")
         producer = value.producer()
-        if seen is None and producer is not None and producer.op_type in _SAME_SCALE:
+        if seen is None and producer is not None and producer.op_type in SAME_SCALE:
             continue
         if seen is None:
             return "no sample gave it float32 values"
@@ -243,7 +251,7 @@ def _join_refusal(node: ir.Node, seen: Sequence[Observed | None]) -> str | None:
 def _derived(value: ir.Value, chosen: Set[ir.Node]) -> bool:
     """Whether a tensor takes its scale from the input of the chosen node that makes it."""
     producer = value.producer()
-    return producer is not None and producer in chosen and producer.op_type in _SAME_SCALE
+    return producer is not None and producer in chosen and producer.op_type in SAME_SCALE
 
 
 def _touches_quantized(node: ir.Node) -> bool:

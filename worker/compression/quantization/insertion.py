@@ -1,151 +1,301 @@
-"""Q and DQ, or QLinear operators: onnxruntime.quantization, with ranges of our own."""
+"""Q and DQ around the chosen nodes of a prepared model, placed as ONNX Runtime fuses them."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-from onnxruntime.quantization import CalibrationMethod, QuantType
-from onnxruntime.quantization.calibrate import TensorData, TensorsData
-from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
-from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
-from onnxruntime.quantization.quant_utils import QuantizationMode
 
-from worker.compression.quantization.choice import FLOAT_OUTPUT, JOINS, absorbed
+from worker.compression.graph import constant
+from worker.compression.quantization.building import Builder
+from worker.compression.quantization.choice import (
+    BIAS_INPUTS,
+    FLOAT_OUTPUT,
+    SAME_SCALE,
+    absorbed,
+    data_inputs,
+)
+from worker.compression.quantization.scales import (
+    QuantizedWeight,
+    Scale,
+    activation_scale,
+    quantize_bias,
+    quantize_table,
+    quantize_weight,
+    wide_enough,
+)
 
 Format = Literal["qdq", "qoperator"]
-
-# The mark that spares the quantizer its own shape inference, which fails on odd graphs and
-# writes beside the model; types come from the calibration instead.
-_SEVERAL_INPUTS = (*JOINS, "MatMul")
-_INFERRED = ("onnx.infer", "onnxruntime.quant")
+Ranges = Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Options:
     """How numbers are written."""
 
-    format: Format
-    signed_activations: bool
-    seven_bit_weights: bool
-    per_channel: bool
-    float_outputs: bool
+    format: Format = "qdq"
+    signed_activations: bool = False
+    seven_bit_weights: bool = False
+    per_channel: bool = True
+    float_outputs: bool = True
+
+    @property
+    def activation_type(self) -> np.dtype:
+        return np.dtype(np.int8 if self.signed_activations else np.uint8)
 
 
 def insert(
-    path: Path,
+    model: ir.Model,
     nodes: Sequence[ir.Node],
-    ranges: Mapping[str, tuple[float, float]],
+    ranges: Ranges,
     options: Options,
+    *,
+    weights: Mapping[str, QuantizedWeight] = {},
 ) -> ir.Model:
-    """Quantize the chosen nodes of a prepared model file."""
-    proto = onnx.load(path)
-    del proto.graph.value_info[:]
-    proto.graph.value_info.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        for name in _float_tensors(nodes)
-    )
-    proto.metadata_props.add(key=_INFERRED[0], value=_INFERRED[1])
-    with _quiet():
-        quantizer = _quantizer(proto, nodes, _tensor_data(nodes, ranges), options)
-        quantizer.quantize_model()
-    result = quantizer.model.model
-    kept = [entry for entry in result.metadata_props if entry.key != _INFERRED[0]]
-    del result.metadata_props[:]
-    result.metadata_props.extend(kept)
-    quantized: ir.Model = ir.from_proto(result)
-    # The quantizer's own sort does not see what bodies of If and Loop read.
-    quantized.graph.sort()
-    return quantized
+    """Quantize the chosen nodes of a prepared model, which is changed and returned.
+
+    `weights` holds, by name of the initializer, weights that were rounded elsewhere; the others
+    are rounded to nearest. Names are those that onnxruntime.quantization gives.
+    """
+    clipped = _absorb(model, nodes)
+    left = [node for node in nodes if node.graph is not None]
+    inserter = _Inserter(model, left, clipped, ranges, options)
+    inserter.write_weights(weights)
+    inserter.write_activations()
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            # Inferred shapes may be wrong where declared ones were, and are inferred anew.
+            if not value.is_graph_output():
+                value.shape, value.type = None, None
+    return model
 
 
-def _quantizer(
-    proto: onnx.ModelProto,
-    nodes: Sequence[ir.Node],
-    ranges: TensorsData,
-    options: Options,
-) -> Any:  # noqa: ANN401 - onnxruntime has no types
-    names = [node.name for node in nodes]
-    ops = sorted({node.op_type for node in nodes})
-    activations = QuantType.QInt8 if options.signed_activations else QuantType.QUInt8
-    extra: dict[str, Any] = {
-        "WeightSymmetric": True,
-        "ActivationSymmetric": False,
-        "TensorQuantOverrides": _overrides(proto, nodes) if options.per_channel else {},
-        "OpTypesToExcludeOutputQuantization": list(FLOAT_OUTPUT)
-        if options.float_outputs
-        else [],
-    }
-    given = (proto, options.per_channel, options.seven_bit_weights)
-    if options.format == "qoperator":
-        mode = QuantizationMode.QLinearOps
-        extra.pop("TensorQuantOverrides")
-        return ONNXQuantizer(
-            *given, mode, True, QuantType.QInt8, activations, ranges, names, [], ops, extra
+def weight_axis(node: ir.Node, index: int) -> int | None:
+    """The axis along which the weight at input `index` may have a scale for each channel."""
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "Gemm":
+        return 0 if node.attributes.get_int("transB", 0) else 1
+    tensor = constant(node.inputs[index])
+    return 1 if index == 1 and tensor is not None and len(tensor.shape) == 2 else None
+
+
+def _absorb(model: ir.Model, nodes: Sequence[ir.Node]) -> set[ir.Value]:
+    """Remove each Relu and Clip that the range of its output stands for; gives what is left."""
+    clipped = set()
+    for node in absorbed(nodes):
+        before, after = node.inputs[0], node.outputs[0]
+        if before is None:  # not reachable: an absorbed node has an input
+            continue
+        name = after.name
+        after.replace_all_uses_with(before, replace_graph_outputs=True)
+        model.graph.remove(node, safe=True)
+        before.name, before.type, before.shape = name, after.type, after.shape
+        clipped.add(before)
+    return clipped
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A scale and its initializers."""
+
+    scale: Scale
+    inputs: tuple[ir.Value, ir.Value]
+
+
+@dataclass
+class _Inserter:
+    model: ir.Model
+    nodes: Sequence[ir.Node]
+    # Tensors that had a Relu or Clip of their own: their scale is never that of another.
+    clipped: set[ir.Value]
+    ranges: Ranges
+    options: Options
+    chosen: set[ir.Node] = field(init=False)
+    builder: Builder = field(init=False)
+    activations: dict[ir.Value, _Written] = field(default_factory=dict)
+    tables: dict[ir.Value, _Written] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.chosen = set(self.nodes)
+        self.builder = Builder(self.model)
+
+    # ---- weights, tables and biases
+
+    def write_weights(self, ready: Mapping[str, QuantizedWeight]) -> None:
+        for value, uses in self._constant_uses().items():
+            node = uses[0][0]
+            if node.op_type in BIAS_INPUTS or node.op_type == "MatMul":
+                self._write_weight(value, uses, ready.get(value.name or ""))
+            else:
+                self._write_table(value, uses)
+            self._drop_unused(value)
+
+    def _constant_uses(self) -> dict[ir.Value, list[tuple[ir.Node, int]]]:
+        uses: dict[ir.Value, list[tuple[ir.Node, int]]] = {}
+        for node in self.nodes:
+            for index in data_inputs(node):
+                value = node.inputs[index]
+                if value is not None and constant(value) is not None:
+                    uses.setdefault(value, []).append((node, index))
+        return uses
+
+    def _write_weight(
+        self,
+        value: ir.Value,
+        uses: Sequence[tuple[ir.Node, int]],
+        weight: QuantizedWeight | None,
+    ) -> None:
+        name = value.name or ""
+        if weight is None:
+            axis = weight_axis(*uses[0]) if self.options.per_channel else None
+            bits = 7 if self.options.seven_bit_weights else 8
+            weight = quantize_weight(_array(value), axis=axis, bits=bits)
+        for node, _ in uses:
+            bias = self._bias(node)
+            if bias is not None:
+                weight = wide_enough(weight, _array(bias).ravel(), self._input_scale(node))
+        zero = np.zeros_like(weight.scale, np.int8)
+        dequantized = self.builder.dequantized(
+            uses[0][0], name, weight.values, (weight.scale, zero), weight.axis
         )
-    return QDQQuantizer(*given, QuantType.QInt8, activations, ranges, names, [], ops, extra)
+        for node, index in uses:
+            node.replace_input_with(index, dequantized)
+            self._write_bias(node, weight)
 
-
-def _overrides(
-    proto: onnx.ModelProto, nodes: Sequence[ir.Node]
-) -> dict[str, list[dict[str, Any]]]:
-    """One scale for the weights of a MatMul whose channels are not on axis 1."""
-    matmuls = [node for node in nodes if node.op_type == "MatMul"]
-    names = {
-        value.name or ""
-        for node in matmuls
-        for index, value in enumerate(node.inputs)
-        if value is not None
-        and value.const_value is not None
-        and (index == 0 or len(value.const_value.shape) != 2)
-    }
-    return {name: [{"quant_type": QuantType.QInt8, "symmetric": True}] for name in names}
-
-
-def _tensor_data(
-    nodes: Sequence[ir.Node], ranges: Mapping[str, tuple[float, float]]
-) -> TensorsData:
-    whole = dict(ranges)
-    for gone, kept in absorbed(nodes).items():
-        if kept in ranges:
-            whole[gone] = ranges[kept]
-    data = {
-        name: TensorData(lowest=np.float32(low), highest=np.float32(high))
-        for name, (low, high) in whole.items()
-    }
-    return TensorsData(CalibrationMethod.MinMax, data)
-
-
-def _float_tensors(nodes: Sequence[ir.Node]) -> list[str]:
-    """Activations that the chosen nodes read as data or make."""
-    names: dict[str, None] = {}
-    for node in nodes:
-        read = (
-            node.inputs
-            if node.op_type in ("Add", "Mul", "Concat", "MatMul")
-            else node.inputs[:1]
+    def _write_bias(self, node: ir.Node, weight: QuantizedWeight) -> None:
+        bias = self._bias(node)
+        if bias is None:
+            return
+        values, scale = quantize_bias(_array(bias).ravel(), weight, self._input_scale(node))
+        axis = None if weight.axis is None else 0
+        given = (scale, np.zeros_like(scale, np.int32))
+        dequantized = self.builder.dequantized(
+            node, bias.name or "", values, given, axis, suffix="_quantized"
         )
-        for value in (*read, *node.outputs):
-            if value is not None and value.const_value is None:
-                names[value.name or ""] = None
-    return list(names)
+        node.replace_input_with(BIAS_INPUTS[node.op_type], dequantized)
+        self._drop_unused(bias)
+
+    def _write_table(self, value: ir.Value, uses: Sequence[tuple[ir.Node, int]]) -> None:
+        """A constant that int8 operators read as an activation: its type is theirs."""
+        values, scale = quantize_table(_array(value), self.options.activation_type)
+        dequantized = self.builder.dequantized(
+            uses[0][0], value.name or "", values, (scale.scale, scale.zero_point), None
+        )
+        producer = dequantized.producer()
+        if producer is None or producer.inputs[1] is None or producer.inputs[2] is None:
+            raise ValueError(f"{value.name} has no scale")
+        written = _Written(scale, (producer.inputs[1], producer.inputs[2]))
+        for node, index in uses:
+            node.replace_input_with(index, dequantized)
+        self.tables[dequantized] = written
+
+    def _bias(self, node: ir.Node) -> ir.Value | None:
+        index = BIAS_INPUTS.get(node.op_type)
+        return node.inputs[index] if index is not None and index < len(node.inputs) else None
+
+    def _drop_unused(self, value: ir.Value) -> None:
+        name = value.name or ""
+        if not value.uses() and not value.is_graph_output():
+            self.model.graph.initializers.pop(name, None)
+
+    # ---- activations
+
+    def write_activations(self) -> None:
+        for value in list(self._quantized_values()):
+            self._written(value)
+        for value, written in self.activations.items():
+            self._wrap(value, written)
+
+    def _quantized_values(self) -> Iterator[ir.Value]:
+        for node in self.nodes:
+            for index in data_inputs(node):
+                value = node.inputs[index]
+                if value is not None and not self._is_dequantized_constant(value):
+                    yield value
+            if self._makes_int8(node):
+                yield from node.outputs
+
+    def _wrap(self, value: ir.Value, written: _Written) -> None:
+        """Put Q and DQ behind a tensor.
+
+        Where an int8 kernel makes it, nobody may read it but Q. Otherwise only int8 nodes read
+        what Q has rounded, which spares the others the error.
+        """
+        producer = value.producer()
+        alone = producer is not None and producer in self.chosen and self._makes_int8(producer)
+        uses = [
+            use
+            for use in value.uses()
+            if alone or (use.node in self.chosen and use.idx in data_inputs(use.node))
+        ]
+        name = value.name or ""
+        q = self.builder.node("QuantizeLinear", name, [value, *written.inputs])
+        dq = self.builder.node("DequantizeLinear", name, [q.outputs[0], *written.inputs])
+        if producer is None:
+            self.model.graph.insert_before(self.model.graph[0], [q, dq])
+        else:
+            self.model.graph.insert_after(producer, [q, dq])
+        for use in uses:
+            use.node.replace_input_with(use.idx, dq.outputs[0])
+        if alone and value.is_graph_output():
+            self._give_output(value, dq.outputs[0])
+
+    def _give_output(self, value: ir.Value, dequantized: ir.Value) -> None:
+        """Let the graph give the dequantized tensor, under the name that its user knows."""
+        name = value.name or ""
+        value.name = self.builder.free(f"{name}_QuantizeLinear_Input")
+        dequantized.name = name
+        dequantized.type, dequantized.shape = value.type, value.shape
+        for position, output in enumerate(self.model.graph.outputs):
+            if output is value:
+                self.model.graph.outputs[position] = dequantized
+
+    def _written(self, value: ir.Value) -> _Written:
+        """The scale of a tensor: that of the one it is moved from, or one of its own."""
+        if value in self.tables:
+            return self.tables[value]
+        if value in self.activations:
+            return self.activations[value]
+        producer = value.producer()
+        source = None if producer is None or producer not in self.chosen else producer.inputs[0]
+        moved = producer is not None and producer.op_type in SAME_SCALE
+        if source is not None and moved and value not in self.clipped:
+            self.activations[value] = self._written(source)
+        else:
+            self.activations[value] = self._own_scale(value)
+        return self.activations[value]
+
+    def _own_scale(self, value: ir.Value) -> _Written:
+        name = value.name or ""
+        scale = activation_scale(*self.ranges[name], self.options.activation_type)
+        inputs = (
+            self.builder.initializer(f"{name}_scale", scale.scale),
+            self.builder.initializer(f"{name}_zero_point", scale.zero_point),
+        )
+        return _Written(scale, inputs)
+
+    def _input_scale(self, node: ir.Node) -> np.float32:
+        value = node.inputs[0]
+        if value is None:
+            raise ValueError(f"{node.name} has no input")
+        return self._written(value).scale.scale
+
+    def _is_dequantized_constant(self, value: ir.Value) -> bool:
+        producer = value.producer()
+        return (
+            producer is not None
+            and producer.op_type == "DequantizeLinear"
+            and constant(producer.inputs[0]) is not None
+        )
+
+    def _makes_int8(self, node: ir.Node) -> bool:
+        return not (self.options.float_outputs and node.op_type in FLOAT_OUTPUT)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the root logger, which the quantizer writes its advice to."""
-    root = logging.getLogger()
-
-    def refuse(record: logging.LogRecord) -> bool:
-        return "quantization" not in record.pathname
-
-    root.addFilter(refuse)
-    try:
-        yield
-    finally:
-        root.removeFilter(refuse)
+def _array(value: ir.Value) -> np.ndarray:
+    tensor = constant(value)
+    if tensor is None:
+        raise ValueError(f"{value.name} is not constant")
+    return tensor.numpy()
