@@ -7,7 +7,7 @@ from typing import Any
 from app.cli.refusals import CannotDo
 
 #: The names of a result: those of an earlier run would pass for this one's.
-STALE = ("front-*.onnx", "model.onnx.data", "kept_channels.json")
+STALE = ("front-*.onnx", "model.onnx.data", "kept_channels.json", "bundle.zip")
 
 
 def file(given: str, what: str) -> Path:

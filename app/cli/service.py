@@ -133,6 +133,8 @@ def results(service: Service, job_id: str, out: Path) -> list[str]:
     addresses = {"report.json": "report", "report.html": "report.html", "model.onnx": "model"}
     named = [str(one.get("file") or "") for one in report.get("candidates", [])]
     addresses |= {name: f"files/{name}" for name in named if NAME.fullmatch(name)}
+    if service.job(job_id)["links"]["bundle"]:
+        addresses["bundle.zip"] = "files/bundle.zip"
     with tempfile.TemporaryDirectory(prefix=".modelpress-", dir=out) as folder:
         for name, address in addresses.items():
             service.fetch(job_id, address, Path(folder) / name)

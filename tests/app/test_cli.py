@@ -44,7 +44,7 @@ class TestCompress:
         said = capsys.readouterr()
         assert code == 0, said.err
         assert {path.name for path in out.iterdir()} == {
-            "mine.txt", "model.onnx", "report.html", "report.json",
+            "bundle.zip", "mine.txt", "model.onnx", "report.html", "report.json",
         }  # fmt: skip
         assert (out / "model.onnx").stat().st_uid == os.geteuid()
         onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
@@ -153,7 +153,7 @@ class TestRemote:
         assert "Done as asked" in capsys.readouterr().out
         assert main(["download", job, "-o", str(out), "--server", server]) == 0
         assert {path.name for path in out.iterdir()} == {
-            "model.onnx", "report.html", "report.json",
+            "bundle.zip", "model.onnx", "report.html", "report.json",
         }  # fmt: skip
         onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
 

@@ -82,9 +82,7 @@ class TestJobs:
         assert report["after"]["bytes"] < 0.4 * report["before"]["bytes"]
         assert report["model"]["name"] == "digits.onnx"
         assert report["before"]["peak_memory_bytes"] > 0
-        assert {"out/model.onnx", "out/report.json", "out/report.html"} <= set(
-            ended.result["files"]
-        )
+        assert {f"out/{name}" for name in RESULTS} <= set(ended.result["files"])
         with open_result(folder, "out/report.json") as file:
             assert json.load(file)["after"]["bytes"] == report["after"]["bytes"]
         shares = [one.share for one in said]

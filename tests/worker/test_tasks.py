@@ -103,7 +103,7 @@ def test_a_job_ends_with_model_and_report(services: Services, tmp_path: Path) ->
     run_job(services, job.id)
     seen = services.jobs.get(ME, job.id)
     assert (seen.status, seen.error, seen.progress) == ("succeeded", None, 1)
-    assert {"model.onnx", "report.json", "report.html"} <= set(seen.results)
+    assert {"model.onnx", "report.json", "report.html", "bundle.zip"} <= set(seen.results)
     for file in seen.results.values():
         assert file.key.startswith(f"{ME}/results/{job.id}/1-")
         assert services.objects.stat(file.key) == file.bytes

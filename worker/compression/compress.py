@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.compression.benchmark import Quiet, host_quiet
+from worker.compression.bundle import write_bundle
 from worker.compression.calibration import Feed
 from worker.compression.errors import CompressionWarning
 from worker.compression.pipeline import by_hand
@@ -34,7 +35,9 @@ def compress(
     measure: Measure | None = None,
     quiet: Quiet = host_quiet,
 ) -> Report:
-    """Compress the ONNX file `model`; write model.onnx, report.json and report.html to `out`.
+    """Compress the ONNX file `model`; write the result and its proofs to `out`.
+
+    These are model.onnx, report.json, report.html and bundle.zip.
 
     `upload` and `format` tell what was uploaded where `model` is its conversion, and `notes`
     what the user should know of that conversion: the report lists them as warnings. `measure`
@@ -66,8 +69,28 @@ def compress(
             inputs=inputs,
         )
         if wanted.passes == "auto":
-            return search(subject, out)
-        return by_hand(subject, wanted.passes, out)
+            report = search(subject, out)
+        else:
+            report = by_hand(subject, wanted.passes, out)
+        write_bundle(
+            out,
+            report,
+            original=subject.original,
+            samples=subject.split.report,
+            kinds=subject.kinds,
+            states=_states(inputs),
+            workdir=subject.workdir,
+        )
+        return report
+
+
+def _states(inputs: Mapping[str, Any] | None) -> dict[str, str]:
+    """Inputs that an output feeds in the next step of a sequence, each with that output."""
+    return {
+        name: given["from_output"]
+        for name, given in (inputs or {}).items()
+        if given.get("from_output")
+    }
 
 
 def _deadline(recipe: Recipe) -> float:
