@@ -22,6 +22,7 @@ from worker.isolation import (
     run_child,
 )
 
+RESULTS = ("model.onnx", "report.json", "report.html", "bundle.zip")
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 GIB = 1 << 30
 LIMITS = Limits(wall_seconds=120, cpu_seconds=120, memory_bytes=2 * GIB, disk_bytes=GIB)
