@@ -7,7 +7,8 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from app import api, docs, errors, pages
+from app import api, docs, errors, login, pages
+from app.access import Access
 from app.metrics import Metrics
 from app.schemas import Problem
 from app.security import Guard, allowed_hosts
@@ -41,10 +42,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.services = services
     app.state.metrics = metrics
+    app.state.access = Access(services)
     errors.install(app)
     app.include_router(api.router, responses={"4XX": {"model": Problem}})
     app.include_router(docs.router)
     app.include_router(pages.router)
+    app.include_router(login.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(Guard, allowed_hosts=allowed_hosts(settings), on_answer=metrics.count)
     return app

@@ -2,19 +2,20 @@
 
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Annotated, Any
+from urllib.parse import quote
 
-from fastapi import APIRouter, Cookie, Form, Path, Query, Request
+from fastapi import APIRouter, Form, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
 
-from app.csrf import COOKIE, FIELD, check_token, remember, token_for
+from app.access import SAFE_METHODS, Owner
+from app.csrf import FIELD, check_token, remember, token_for
 from app.dependencies import InServices, accepts_job, max_bytes
 from app.errors import Refusal, problem_of
 from app.forms import presets, recipe_form, recipe_from
 from app.ids import Id
 from app.schemas import job_view
-from app.security import Owner
 from app.submission import FIELDS, submit
 from app.templating import templates
 from app.uploads import FORM_BYTES, receive_form
@@ -25,7 +26,6 @@ from worker.services import Services
 
 REFUSALS = (Refusal, CompressionError, JobError, RequestValidationError)
 
-Token = Annotated[str | None, Cookie(alias=COOKIE)]
 SentToken = Annotated[str | None, Form(alias=FIELD)]
 
 
@@ -41,6 +41,9 @@ class PageRoute(APIRoute):
             except REFUSALS as error:
                 if _wants_json(request):
                     raise
+                if _may_sign_in(request, error):
+                    here = quote(request.url.path)
+                    return RedirectResponse(f"/login?next={here}", status_code=303)
                 return _error_page(request, error)
 
         return handle_as_page
@@ -50,26 +53,24 @@ router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 
 @router.get("/")
-def show_form(request: Request, services: InServices, token: Token = None) -> Response:
-    return _form_page(request, services, token, fields={})
+def show_form(request: Request, services: InServices, owner: Owner) -> Response:
+    return _form_page(request, services, fields={})
 
 
 @router.post("/jobs")
-async def send_form(
-    request: Request, services: InServices, owner: Owner, token: Token = None
-) -> Response:
+async def send_form(request: Request, services: InServices, owner: Owner) -> Response:
     """Submit the form. A browser is sent to the job's page; a script is told its address."""
     names = {*recipe_form().names(), *FIELDS, FIELD}
     fields: Mapping[str, str] = {}
     try:
         async with receive_form(request, accepts_job(services, owner, fields=names)) as form:
             fields = form.fields
-            check_token(token, fields.get(FIELD))
+            check_token(request, fields.get(FIELD))
             job = await submit(services, owner, form, recipe=recipe_from(fields))
     except REFUSALS as error:
         if _wants_json(request):
             raise
-        return _form_page(request, services, token, fields=fields, error=error)
+        return _form_page(request, services, fields=fields, error=error)
     address = f"/jobs/{job.id}"
     if _wants_json(request):
         return JSONResponse({"location": address}, status_code=202)
@@ -97,28 +98,26 @@ def list_jobs(
 
 
 @router.get("/jobs/{job_id}")
-def show_job(
-    request: Request, job_id: Id, services: InServices, owner: Owner, token: Token = None
-) -> Response:
+def show_job(request: Request, job_id: Id, services: InServices, owner: Owner) -> Response:
     job = services.jobs.get(owner, job_id)
-    view, token = job_view(job), token_for(token)
+    view, token = job_view(job), token_for(request)
     context = {"here": "jobs", "job": view, "csrf_token": token} | job_page(job, view)
     response = templates.TemplateResponse(request, "job.html", context)
-    remember(response, token)
+    remember(request, response, token)
     return response
 
 
 @router.post("/jobs/{job_id}/{verb}", max_body_size=FORM_BYTES)
 def act(
+    request: Request,
     job_id: Id,
     verb: Annotated[str, Path(pattern="^(cancel|retry|delete)$")],
     services: InServices,
     owner: Owner,
-    token: Token = None,
     csrf_token: SentToken = None,
 ) -> Response:
     """The buttons of the job's page."""
-    check_token(token, csrf_token)
+    check_token(request, csrf_token)
     if verb == "delete":
         services.discard(services.jobs.delete(owner, job_id) or ())
         return RedirectResponse("/jobs", status_code=303)
@@ -132,7 +131,6 @@ def act(
 def _form_page(
     request: Request,
     services: Services,
-    token: str | None,
     *,
     fields: Mapping[str, str],
     error: Exception | None = None,
@@ -140,7 +138,7 @@ def _form_page(
     """The form; after a refusal with its reason, and all that was filled in but the files."""
     body = problem_of(error) if error else None
     wrong = {entry["field"]: entry["message"] for entry in (body or {}).get("errors", [])}
-    token = token_for(token)
+    token = token_for(request)
     form = recipe_form()
     advanced = [control.name for group in form.groups for control in group.controls]
     context = {
@@ -157,7 +155,7 @@ def _form_page(
     }
     status = body["status"] if body else 200
     response = templates.TemplateResponse(request, "new.html", context, status_code=status)
-    remember(response, token)
+    remember(request, response, token)
     return response
 
 
@@ -166,6 +164,11 @@ def _error_page(request: Request, error: Exception) -> HTMLResponse:
     return templates.TemplateResponse(
         request, "error.html", {"error": body}, status_code=body["status"]
     )
+
+
+def _may_sign_in(request: Request, error: Exception) -> bool:
+    is_stranger = isinstance(error, Refusal) and error.code == "unauthorized"
+    return is_stranger and request.method in SAFE_METHODS
 
 
 def _wants_json(request: Request) -> bool:

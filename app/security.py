@@ -1,22 +1,19 @@
-"""Who asks, from where, and what the answer may do in a browser."""
+"""Where a request comes from, and what the answer may do in a browser."""
 
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 from uuid import uuid4
 
-from fastapi import Depends
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.access import SAFE_METHODS
 from app.errors import Refusal, respond
 from worker.settings import Settings
 
-LOCAL_OWNER = "local"
-SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 PAGE_POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
     "frame-ancestors 'none'; form-action 'self'"
@@ -34,14 +31,6 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
-
-
-async def current_owner() -> str:
-    """The owner of whatever this request reads or writes: one person, until there are keys."""
-    return LOCAL_OWNER
-
-
-Owner = Annotated[str, Depends(current_owner)]
 
 
 def check_host(headers: Headers, allowed: Collection[str]) -> None:

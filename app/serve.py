@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -41,11 +41,11 @@ def serve(settings: Settings) -> int:
     os.umask(0o077)  # whatever the service writes is for its own user
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        _refuse_open(settings)
-        with _only_instance(settings.data_dir), _listening(settings) as listener:
-            build_services(settings, pooled=False).close()
+        with _only_instance(settings.data_dir):
             migrate(settings.database)
-            return _run(settings, listener)
+            _refuse_open(settings)
+            with _listening(settings) as listener:
+                return _run(settings, listener)
     except CannotServe as error:
         sys.stderr.write(f"modelpress serve: {error}\n")
         return 2
@@ -61,9 +61,13 @@ def _refuse_open(settings: Settings) -> None:
         raise CannotServe(f"{settings.host} is not an address: {error.strerror}") from None
     if all(ipaddress.ip_address(address[4][0]).is_loopback for address in found):
         return
+    with closing(build_services(settings, pooled=False)) as services:
+        if services.keys.any_live():
+            return
     raise CannotServe(
         f"{settings.host} can be reached from other machines, and there are no keys: "
-        "bind 127.0.0.1, or set MODELPRESS_ALLOW_OPEN=1 where something else guards the port"
+        "make one with `modelpress keys create NAME`, bind 127.0.0.1, or set "
+        "MODELPRESS_ALLOW_OPEN=1 where something else guards the port"
     )
 
 

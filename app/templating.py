@@ -2,12 +2,24 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from fastapi import Request
 from fastapi.templating import Jinja2Templates
+
+from app.access import SESSION_COOKIE
+from app.csrf import token_for
 
 FOLDER = Path(__file__).parent / "templates"
 
-templates = Jinja2Templates(directory=FOLDER)
+
+def _session(request: Request) -> dict[str, Any]:
+    """For the button that ends a browser's session; None where there is none."""
+    has_session = SESSION_COOKIE in request.cookies
+    return {"sign_out_token": token_for(request) if has_session else None}
+
+
+templates = Jinja2Templates(directory=FOLDER, context_processors=[_session])
 
 
 def file_size(count: int | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from worker.broker import Publisher, celery_app, make_folders
-from worker.jobs import ArtifactStore, Database, JobStore, Leases, migrate
+from worker.jobs import ArtifactStore, Database, JobStore, KeyStore, Leases, migrate
 from worker.objects import ObjectStore, open_store
 from worker.settings import Settings
 
@@ -22,6 +22,7 @@ class Services:
     jobs: JobStore
     artifacts: ArtifactStore
     leases: Leases
+    keys: KeyStore
     objects: ObjectStore
     publisher: Publisher
 
@@ -53,6 +54,7 @@ def build_services(settings: Settings, *, pooled: bool = True) -> Services:
         jobs=JobStore(database),
         artifacts=ArtifactStore(database),
         leases=Leases(database, seconds=settings.lease_seconds, max_losses=settings.max_losses),
+        keys=KeyStore(database),
         objects=open_store(settings),
         publisher=Publisher(celery_app(settings)),
     )

@@ -49,6 +49,14 @@ class Settings(BaseSettings):
         description="Further names the web server answers to, with commas between; * is any.",
     )
 
+    https: bool = Field(
+        default=False,
+        description="Users come by https, through a proxy: cookies are marked Secure.",
+    )
+    session_seconds: int = Field(
+        default=12 * 3600, ge=60, description="How long a browser stays signed in."
+    )
+
     max_model_bytes: int = Field(
         default=8 * GIB, gt=0, description="Largest model upload, in bytes."
     )

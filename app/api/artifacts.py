@@ -7,12 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from app.access import Owner
 from app.api.bodies import file_body
 from app.dependencies import InServices, accepts_artifact, max_bytes
 from app.errors import Refusal
 from app.ids import Id
 from app.schemas import API, ArtifactList, ArtifactView, artifact_view
-from app.security import Owner
 from app.submission import add_artifact
 from app.uploads import Upload, display_name, receive_file, receive_form
 from worker.jobs import ArtifactKind

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
+from app.access import Owner
 from app.api.bodies import form_body
 from app.dependencies import InServices, accepts_job
 from app.downloads import serve_file
@@ -13,7 +14,7 @@ from app.errors import Refusal
 from app.events import job_events
 from app.ids import Id
 from app.schemas import API, JobList, JobView, job_view
-from app.security import REPORT_POLICY, Owner
+from app.security import REPORT_POLICY
 from app.submission import FIELDS, KINDS, submit
 from app.uploads import receive_form
 from worker.jobs import Job, JobStatus

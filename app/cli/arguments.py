@@ -22,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
     _wait(commands.add_parser("wait", help="wait for the end of a job"))
     _download(commands.add_parser("download", help="fetch the results of a job"))
     _cancel(commands.add_parser("cancel", help="end a job"))
+    _keys(commands.add_parser("keys", help="make, list and revoke the service's keys"))
     return top
 
 
@@ -36,6 +37,35 @@ def _serve(command: argparse.ArgumentParser) -> None:
     command.add_argument("--host", help="address to bind (default: 127.0.0.1)")
     command.add_argument("--port", type=int, help="port to bind (default: 8000)")
     command.add_argument("--data-dir", metavar="DIR", help="where everything is kept")
+
+
+def _keys(command: argparse.ArgumentParser) -> None:
+    verbs = command.add_subparsers(dest="verb", required=True, metavar="VERB")
+    create = verbs.add_parser("create", help="make a key; it is shown once")
+    create.add_argument("name", metavar="NAME", help="what the key is for")
+    create.add_argument("--owner", default="local", help="whose key it is (default: local)")
+    create.add_argument(
+        "--scopes",
+        default="read,write",
+        help="of read, write and admin, with commas between (default: read,write)",
+    )
+    create.add_argument("--days", type=_days, help="how long it is valid (default: for ever)")
+    listing = verbs.add_parser("list", help="say which keys there are")
+    revoke = verbs.add_parser("revoke", help="end a key")
+    revoke.add_argument("id", metavar="KEY_ID", help="the eight letters after mp_")
+    for verb in (create, listing, revoke):
+        verb.add_argument(
+            "--data-dir", metavar="DIR", help="where the service keeps everything"
+        )
+    for verb in (create, listing):
+        _json(verb, "print it as JSON")
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not 0 < days < 36_500:
+        raise argparse.ArgumentTypeError("must be more than 0 and less than 36,500")
+    return days
 
 
 def _compress(command: argparse.ArgumentParser) -> None:

@@ -6,12 +6,15 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.cli import local, remote
 from app.cli.arguments import parser
 from app.cli.refusals import BAD_INPUT, DONE, INTERRUPTED, CannotDo, verdict_code
 from app.cli.summary import print_inspection, print_report
+
+if TYPE_CHECKING:
+    from worker.settings import Settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,23 +62,34 @@ def _print_json(content: Mapping[str, Any]) -> None:
 
 def _serve(arguments: Namespace) -> int:
     # compress needs neither a database nor a web server: do not load them for it.
-    from pydantic import ValidationError  # noqa: PLC0415 - as above
-
     from app.serve import serve  # noqa: PLC0415 - as above
-    from worker.settings import Settings  # noqa: PLC0415 - as above
 
-    named = {"host": arguments.host, "port": arguments.port, "data_dir": arguments.data_dir}
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    settings = _settings(arguments, "host", "port", "data_dir")
+    return serve(settings) if settings else BAD_INPUT
+
+
+def _keys(arguments: Namespace) -> int:
+    from app.cli.keys import keys  # noqa: PLC0415 - likewise
+
+    settings = _settings(arguments, "data_dir")
+    return keys(arguments, settings) if settings else BAD_INPUT
+
+
+def _settings(arguments: Namespace, *names: str) -> "Settings | None":
+    """The settings of the environment, under what was named here; None, and said, if wrong."""
+    from pydantic import ValidationError  # noqa: PLC0415 - likewise
+
+    from worker.settings import Settings  # noqa: PLC0415 - likewise
+
+    given = {name: getattr(arguments, name) for name in names}
     try:
-        settings = Settings(
-            **{name: value for name, value in named.items() if value is not None}
-        )
+        return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         for entry in error.errors(include_url=False, include_input=False):
             field = ".".join(map(str, entry["loc"]))
             sys.stderr.write(f"modelpress: {field}: {entry['msg']} [invalid_parameter]\n")
-        return BAD_INPUT
-    return serve(settings)
+        return None
 
 
 COMMANDS: Mapping[str, Callable[[Namespace], int]] = {
@@ -87,4 +101,5 @@ COMMANDS: Mapping[str, Callable[[Namespace], int]] = {
     "wait": remote.wait,
     "download": remote.download,
     "cancel": remote.cancel,
+    "keys": _keys,
 }

@@ -27,6 +27,7 @@ from worker.jobs import (
     Job,
     JobStatus,
     JobStore,
+    KeyStore,
     Leases,
     NewArtifact,
     NewJob,
@@ -526,3 +527,26 @@ def test_two_processes_can_migrate_at_the_same_time(tmp_path: Path) -> None:
         list(threads.map(lambda _: migrate(url), range(4)))
     with connected(url) as database:
         assert JobStore(database).page(ME).items == []
+
+
+def test_a_key_is_found_by_its_text_only_while_it_lives(database: Database) -> None:
+    keys = KeyStore(database)
+    assert not keys.were_made()
+    key, text = keys.create(ME, "laptop", scopes=["write", "read"])
+    assert keys.find(text) == key
+    assert key.scopes == {"read", "write"}
+    assert keys.find(text.upper()) is None
+    assert keys.find(f"mp_{key.id}_" + "a" * 43) is None
+    assert keys.find(keys.create(ME, "old", lifetime_seconds=-1)[1]) is None
+    keys.used(key.id)
+    session = keys.open_session(key, seconds=60)
+    found = keys.of_session(session)
+    assert found is not None
+    assert (found.id, found.last_used_at is not None) == (key.id, True)
+    assert keys.of_session(keys.open_session(key, seconds=-1)) is None
+    keys.revoke(key.id)
+    assert keys.find(text) is None
+    assert keys.of_session(session) is None
+    assert (keys.were_made(), keys.any_live()) == (True, False)
+    with pytest.raises(NotFound):
+        keys.revoke(key.id)

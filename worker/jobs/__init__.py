@@ -12,6 +12,7 @@ from worker.jobs.errors import (
     NotRetryable,
 )
 from worker.jobs.holder import current_holder, is_gone
+from worker.jobs.keys import SCOPES, KeyStore
 from worker.jobs.leases import Beat, Ended, Leases, Taken
 from worker.jobs.migrate import migrate
 from worker.jobs.records import (
@@ -24,6 +25,7 @@ from worker.jobs.records import (
     Job,
     JobArtifact,
     JobStatus,
+    Key,
     NewArtifact,
     NewJob,
     Page,
@@ -34,6 +36,7 @@ from worker.jobs.records import (
 from worker.jobs.store import JobStore
 
 __all__ = [
+    "SCOPES",
     "Artifact",
     "ArtifactKind",
     "ArtifactPage",
@@ -55,6 +58,8 @@ __all__ = [
     "JobError",
     "JobStatus",
     "JobStore",
+    "Key",
+    "KeyStore",
     "Leases",
     "NewArtifact",
     "NewJob",

@@ -186,3 +186,17 @@ class Worker:
     sandbox: dict[str, Any] = field(default_factory=dict)
     started_at: datetime
     seen_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """An API key without its secret; it stands for one owner."""
+
+    id: str
+    owner_id: str
+    name: str
+    scopes: frozenset[str]  # read, write, admin
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None  # within a minute

@@ -27,6 +27,7 @@ _PRIVATE = (
     "lease_holder",
     "idempotency_key",
     "request_sha256",
+    "result_bytes",
 )
 JOB_COLUMNS = [column for column in jobs.c if column.name not in _PRIVATE]
 

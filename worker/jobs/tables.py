@@ -103,8 +103,10 @@ jobs = Table(
     Column("lease_holder", Text),
     Column("idempotency_key", String(255)),
     Column("request_sha256", String(64)),
+    Column("result_bytes", BigInteger, nullable=False, server_default="0"),
     Index("uq_jobs_owner_id_idempotency_key", "owner_id", "idempotency_key", unique=True),
     Index("ix_jobs_owner_id_id", "owner_id", "id"),
+    Index("ix_jobs_owner_id_started_at", "owner_id", "started_at"),
     Index("ix_jobs_status_queued_at", "status", "queued_at"),
     Index(
         "ix_jobs_running",
@@ -137,4 +139,51 @@ workers = Table(
     Column("sandbox", _OBJECT, nullable=False),
     Column("started_at", Double, nullable=False),
     Column("seen_at", Double, nullable=False),
+)
+
+# Rows stay after a key was revoked: that one existed is what closes the service to strangers.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(8), primary_key=True),
+    Column("owner_id", String(64), nullable=False),
+    Column("name", Wording, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("scopes", _OBJECT, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("revoked_at", Double),
+    Column("last_used_at", Double),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("key_id", String(8), nullable=False),
+    Column("expires_at", Double, nullable=False),
+)
+
+# Resumable uploads. How much of one has arrived is told by its file alone.
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("owner_id", String(64), nullable=False, index=True),
+    Column("kind", String(16), nullable=False),
+    Column("name", Wording, nullable=False),
+    Column("metadata", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("artifact_id", String(36)),
+    Column("expires_at", Double, nullable=False),
+)
+
+# What deleting a job does not give back.
+usage = Table(
+    "usage",
+    metadata,
+    Column("owner_id", String(64), primary_key=True),
+    Column("day", Integer, primary_key=True),
+    Column("jobs", Integer, nullable=False),
+    Column("cpu_seconds", Double, nullable=False),
 )
