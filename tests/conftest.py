@@ -18,6 +18,14 @@ from tests.servers import free_port, installed, stop, wait_for_port
 POSTGRES = "/usr/lib/postgresql/*/bin"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The command line's cache is the user's: tests neither read nor fill it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[str]:
     """URL of a Redis server of our own, without persistence."""

@@ -93,6 +93,7 @@ class Job:
             calibration=self._path(request.calibration),
             evaluation=self._path(request.evaluation),
             inputs=request.inputs,
+            cache=self._path(request.cache),
             progress=self._compressing,
             measure=self._measure,
             quiet=self._channel.quiet,

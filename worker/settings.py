@@ -87,6 +87,13 @@ class Settings(BaseSettings):
         description="Limit of each file a job writes; 0 is 4 x the inputs + 1 GiB.",
     )
 
+    cache_bytes: int = Field(
+        default=5 << 30,
+        ge=0,
+        description="Room on a worker's disk for what searches found out, so that another goal "
+        "on the same model is cheap; 0 keeps nothing.",
+    )
+
     lease_seconds: float = Field(
         default=30,
         gt=0,
@@ -129,6 +136,11 @@ class Settings(BaseSettings):
     def scratch(self) -> Path:
         """Folder of the jobs that run on this host."""
         return self.data_dir / "scratch"
+
+    @property
+    def cache(self) -> Path:
+        """Folder of what searches on this host found out."""
+        return self.data_dir / "cache"
 
     def environment(self) -> dict[str, str]:
         """Give the same settings as environment variables, for processes of our own."""

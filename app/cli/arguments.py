@@ -75,6 +75,9 @@ def _compress(command: argparse.ArgumentParser) -> None:
     _json(command, "print the report as JSON")
     _fail_if_worse(command)
     _sandbox(command)
+    command.add_argument(
+        "--no-cache", action="store_true", help="neither use nor keep what searches found out"
+    )
 
 
 def _inspect(command: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +23,11 @@ from worker.isolation import (
     run_child,
 )
 from worker.isolation.limits import usable_memory
+from worker.shelf import Shelf, digest, shelf_key
 
 DAY_SECONDS = 24 * 3600.0
+CACHE_BYTES = 5 << 30
+"""Room for what searches found out, below the user's cache folder."""
 
 
 def compress(arguments: Namespace) -> Mapping[str, Any]:
@@ -46,8 +49,10 @@ def compress(arguments: Namespace) -> Mapping[str, Any]:
             calibration=_text(calibration),
             evaluation=_text(evaluation),
             inputs=inputs,
+            cache=None if arguments.no_cache else "cache",
         )
-        result = _run(request, folder, sandbox=_sandbox(arguments))
+        with _remembering(arguments, folder, (model, calibration, evaluation)):
+            result = _run(request, folder, sandbox=_sandbox(arguments))
         _publish(folder, result["files"], out)
     report: Mapping[str, Any] = result["report"]
     return report
@@ -97,6 +102,22 @@ def _workplace(beside: Path | None) -> Iterator[Path]:
         yield folder
     finally:
         remove_folder(folder)
+
+
+@contextmanager
+def _remembering(
+    arguments: Namespace, folder: Path, files: Sequence[Path | None]
+) -> Iterator[None]:
+    """Lend the child what earlier runs on these files found out, and keep what it adds."""
+    if arguments.no_cache:
+        yield
+        return
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    shelf = Shelf(base / "modelpress", CACHE_BYTES)
+    key = shelf_key("local", [digest(path) if path else "" for path in files])
+    shelf.lend(key, folder / "cache")
+    yield
+    shelf.take_back(key, folder / "cache")
 
 
 def _limits(request: Request) -> Limits:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 from worker.compression import graph
@@ -16,9 +15,9 @@ from worker.compression.fidelity import Accuracy, Fidelity
 from worker.compression.html import render
 from worker.compression.layers import blame
 from worker.compression.passes import Pass
+from worker.compression.provenance import machine
 from worker.compression.report import (
     Candidate,
-    Environment,
     Report,
     Reproduce,
     Size,
@@ -27,8 +26,6 @@ from worker.compression.report import (
 )
 from worker.compression.subject import Subject, copy_model, digest
 from worker.compression.verdict import Evidence, judge, snippet
-
-PACKAGES = ("onnxruntime", "onnx", "onnx-ir", "onnxslim", "numpy", "modelpress")
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def assess(
         layers=blame(subject.original, result, subject.feeds[0], _notes(made)),
         candidates=list(candidates),
         warnings=_heard(subject, made, warnings),
-        environment=_environment(),
+        environment=machine(),
         reproduce=_reproduce(subject, made, out / "model.onnx"),
         snippet=snippet(subject.recipe.target, subject.feeds[0]),
         extra={key: value for step in made for key, value in step.extra.items()},
@@ -222,16 +219,6 @@ def _heard(subject: Subject, made: Sequence[Made], warnings: Sequence[Warned]) -
 
 def _notes(made: Sequence[Made]) -> dict[str, str]:
     return {node: reason for step in made for node, reason in step.notes.items()}
-
-
-def _environment() -> Environment:
-    cpu, flags, cores = environment()
-    return Environment(
-        cpu=cpu,
-        flags=flags,
-        cores=cores,
-        versions={package: version(package) for package in PACKAGES},
-    )
 
 
 def _reproduce(subject: Subject, made: Sequence[Made], result: Path) -> Reproduce:

@@ -31,6 +31,7 @@ def compress(
     calibration: Path | None = None,
     evaluation: Path | None = None,
     inputs: Mapping[str, Any] | None = None,
+    cache: Path | None = None,
     progress: Callable[[str, float, str], None] | None = None,
     measure: Measure | None = None,
     quiet: Quiet = host_quiet,
@@ -42,7 +43,8 @@ def compress(
     `upload` and `format` tell what was uploaded where `model` is its conversion, and `notes`
     what the user should know of that conversion: the report lists them as warnings. `measure`
     gives the peak memory in bytes of a fresh process that runs a model file on a feed; without
-    it none is reported.
+    it none is reported. `cache` is a folder where a search leaves what another one on the same
+    model and data need not find out again.
 
     Raises:
         CompressionError: the model, the recipe or the data is refused; the message says why.
@@ -67,6 +69,7 @@ def compress(
             calibration=calibration,
             evaluation=evaluation,
             inputs=inputs,
+            cache=cache,
         )
         if wanted.passes == "auto":
             report = search(subject, out)

@@ -56,6 +56,8 @@ class Subject:
     heard: Callable[[], list[Warned]]
     deadline: float
     sha256: dict[str, str]
+    inputs: Mapping[str, Any] | None = None
+    cache: Path | None = None
 
     @property
     def verified(self) -> bool:
@@ -104,6 +106,7 @@ def prepare(
     calibration: Path | None = None,
     evaluation: Path | None = None,
     inputs: Mapping[str, Any] | None = None,
+    cache: Path | None = None,
 ) -> Subject:
     """Read the data, run the original once and say what its outputs are.
 
@@ -140,6 +143,8 @@ def prepare(
         heard=heard,
         deadline=deadline,
         sha256=sha256,
+        inputs=inputs,
+        cache=cache,
     )
 
 

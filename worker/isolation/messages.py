@@ -35,6 +35,7 @@ class Request:
     evaluation: str | None = None
     inputs: dict[str, Any] | None = None  #: shapes, where the format has none
     out: str = "out"  #: where the results go
+    cache: str | None = None  #: what earlier jobs on the same files found out
 
     def paths(self) -> list[str]:
         """Every file that the child has to read."""

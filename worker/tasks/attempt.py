@@ -4,16 +4,20 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from worker.isolation import Ended, Request, run_child
+from worker.isolation import Cause, Ended, Request, run_child
 from worker.jobs import Failure, Job, JobArtifact, current_holder
 from worker.objects import ObjectMissing
 from worker.services import Services
+from worker.shelf import Shelf, shelf_key
 from worker.tasks.heartbeat import Heartbeat
 from worker.tasks.limits import limits_for
 from worker.tasks.outcome import fail, record_outcome
 from worker.tasks.scratch import scratch_folder
 
 logger = logging.getLogger(__name__)
+
+
+CACHE = "cache"
 
 
 def never() -> bool:
@@ -45,7 +49,11 @@ def run_job(
     try:
         with heartbeat, scratch_folder(services.settings.scratch, job) as folder:
             _forget_earlier_attempts(services, job)
+            shelf = Shelf(services.settings.cache, services.settings.cache_bytes)
+            shelf.lend(_key(job), folder / CACHE)
             ended = _run(services, job, folder=folder, heartbeat=heartbeat, slot=slot)
+            if ended.cause is Cause.DONE:
+                shelf.take_back(_key(job), folder / CACHE)
             record_outcome(services, job, ended, folder=folder)
     except ObjectMissing:
         failure = Failure(code="files_gone", detail="the model or data of this job was deleted")
@@ -54,6 +62,12 @@ def run_job(
         # A disk, a store or a database that failed: another attempt may do better.
         logger.exception("job %s: attempt %d is lost", job.id, job.attempt)
         services.discard(services.leases.lose(job, cause="attempt_lost").unused)
+
+
+def _key(job: Job) -> str:
+    """What jobs have in common that may use each other's findings."""
+    files = (job.model, job.calibration, job.evaluation)
+    return shelf_key(job.owner_id, [file.sha256 if file else "" for file in files])
 
 
 def _forget_earlier_attempts(services: Services, job: Job) -> None:
@@ -73,6 +87,7 @@ def _run(
         calibration=_optional(services, job.calibration, folder=folder),
         evaluation=_optional(services, job.evaluation, folder=folder),
         inputs=job.inputs,
+        cache=CACHE,
     )
     return run_child(
         request,

@@ -29,6 +29,7 @@ def search(subject: Subject, out: Path) -> Report:
     bench = Bench(subject, subject.deadline - subject.recipe.goal.time_budget_s * RESERVED)
     explore(bench)
     trials = _raced(subject, bench.trials)
+    bench.memory.keep(trials)
     for best in _finalists(subject, trials):
         report = assess(
             subject, best.made, out=out, candidates=listed(subject, trials, best, out)
@@ -51,7 +52,7 @@ def search(subject: Subject, out: Path) -> Report:
 def _raced(subject: Subject, trials: Sequence[Trial]) -> list[Trial]:
     """The best few timed once more, together: glances at each alone do not compare."""
     finalists = ranked(subject, trials)[:_FINALISTS]
-    if len(finalists) < 2:
+    if len(finalists) < 2 or all(one.recalled for one in finalists):
         return list(trials)
     subject.progress("search", 0.5, f"timing the best {len(finalists)} against each other")
     timed = race(

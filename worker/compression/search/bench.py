@@ -11,10 +11,10 @@ from worker.compression.errors import CompressionError
 from worker.compression.fidelity import Reference
 from worker.compression.passes import AnyPass
 from worker.compression.pipeline import run_passes
-from worker.compression.search.trial import Trial, dominated, shortfall
+from worker.compression.search.memory import Memory, identity
+from worker.compression.search.trial import SPENT, Trial, dominated, shortfall
 from worker.compression.subject import Subject
 
-SPENT = "the time budget was spent"
 # Enough to tell what is slower; those that are left race again, longer and together.
 _GLANCE_SECONDS = 0.4
 _LONGEST_GLANCE = 4.0
@@ -32,6 +32,7 @@ class Bench:
         self.subject, self.deadline = subject, deadline
         self.goal = subject.recipe.goal
         self.trials: list[Trial] = []
+        self.memory = Memory(subject.cache, identity(subject))
         self._begun = time.monotonic()
         self._done: dict[str, Sequence[Made]] = {}
         self._seconds: dict[str, float] = {}
@@ -49,15 +50,25 @@ class Bench:
         for one in self.trials:
             if list(one.passes) == list(passes):
                 return one
-        begun = time.monotonic()
-        if begun + self.expected_seconds(passes) > self.deadline:
-            trial = Trial(name, passes, reason=SPENT)
-        else:
-            self.tell(f"trying {name} ({self._so_far()})")
-            trial = self._measured(self._made(name, passes))
-            self._learn(passes, time.monotonic() - begun)
+        trial = self._recalled(name, passes) or self._new(name, passes)
         self.trials.append(trial)
         self._tidy()
+        return trial
+
+    def _recalled(self, name: str, passes: Sequence[AnyPass]) -> Trial | None:
+        """What an earlier search found; what might win must still have its file."""
+        found = self.memory.recall(name, passes)
+        if found is None or found.made or shortfall(self.subject, found):
+            return found
+        return None
+
+    def _new(self, name: str, passes: Sequence[AnyPass]) -> Trial:
+        begun = time.monotonic()
+        if begun + self.expected_seconds(passes) > self.deadline:
+            return Trial(name, passes, reason=SPENT)
+        self.tell(f"trying {name} ({self._so_far()})")
+        trial = self._measured(self._made(name, passes))
+        self._learn(passes, time.monotonic() - begun)
         return trial
 
     def expected_seconds(self, passes: Sequence[AnyPass]) -> float:
@@ -124,15 +135,17 @@ class Bench:
         """Delete files that are beaten in everything: of large models there is no room."""
         shared = {id(made) for one in self.trials for made in one.made[:-1]}
         for one in self.trials:
-            if not one.measured or id(one.made[-1]) in shared or not one.path.exists():
+            if not one.measured or not one.made or one.recalled or id(one.made[-1]) in shared:
                 continue
-            if dominated(one, self.trials, self.goal):
+            if one.path.exists() and dominated(one, self.trials, self.goal):
                 graph.remove(one.path)
 
 
 def ranked(subject: Subject, trials: Sequence[Trial]) -> list[Trial]:
     """Trials that are better than the original and inside the bound, best first."""
-    good = [one for one in trials if not shortfall(subject, one) and one.path.exists()]
+    good = [
+        one for one in trials if not shortfall(subject, one) and one.made and one.path.exists()
+    ]
     if by_bytes(subject):
         return sorted(good, key=lambda one: (one.bytes or 0, -one.speedup))
     return sorted(good, key=lambda one: -one.speedup)

@@ -23,7 +23,10 @@ def front(trials: Sequence[Trial], best: Trial | None, subject: Subject) -> list
     found = [
         one
         for one in trials
-        if one.measured and (one is best or not dominated(one, trials, goal))
+        if one.measured
+        and one.made
+        and one.path.exists()
+        and (one is best or not dominated(one, trials, goal))
     ]
     order = sorted(found, key=lambda one: (one is not best, one.bound_used(goal)))
     kept = order[:FRONT]

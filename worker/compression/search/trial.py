@@ -19,6 +19,8 @@ from worker.compression.recipe import Goal
 from worker.compression.subject import Subject
 from worker.compression.verdict import FASTER, SMALLER, over_limits
 
+SPENT = "the time budget was spent"
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -32,6 +34,7 @@ class Trial:
     fidelity: Fidelity | None = None
     accuracy: Accuracy | None = None
     latency: Latency | None = None
+    recalled: bool = False
 
     @property
     def path(self) -> Path:
