@@ -63,5 +63,5 @@ class _Jobs(Collector):
             "Jobs that wait for a worker.",
             value=counts.get(JobStatus.QUEUED, 0),
         )
-        workers = self._services.leases.workers()
+        workers = self._services.workers.alive()
         yield GaugeMetricFamily("modelpress_workers", "Workers alive.", value=len(workers))

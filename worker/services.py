@@ -6,7 +6,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from worker.broker import Publisher, celery_app, make_folders
-from worker.jobs import ArtifactStore, Database, JobStore, KeyStore, Leases, migrate
+from worker.jobs import (
+    ArtifactStore,
+    Database,
+    JobStore,
+    KeyStore,
+    Leases,
+    WorkerRegister,
+    migrate,
+)
 from worker.objects import ObjectStore, open_store
 from worker.settings import Settings
 
@@ -23,6 +31,7 @@ class Services:
     artifacts: ArtifactStore
     leases: Leases
     keys: KeyStore
+    workers: WorkerRegister
     objects: ObjectStore
     publisher: Publisher
 
@@ -48,15 +57,22 @@ def build_services(settings: Settings, *, pooled: bool = True) -> Services:
     """Build everything the settings describe; connections are made when first used."""
     make_folders(settings)
     database = Database(settings.database, pooled=pooled)
+    leases = Leases(
+        database,
+        seconds=settings.lease_seconds,
+        max_losses=settings.max_losses,
+        small_bytes=settings.small_job_bytes,
+    )
     return Services(
         settings=settings,
         database=database,
         jobs=JobStore(database),
         artifacts=ArtifactStore(database),
-        leases=Leases(database, seconds=settings.lease_seconds, max_losses=settings.max_losses),
+        leases=leases,
+        workers=WorkerRegister(database),
         keys=KeyStore(database),
         objects=open_store(settings),
-        publisher=Publisher(celery_app(settings)),
+        publisher=Publisher(celery_app(settings), size_class=leases.size_class),
     )
 
 

@@ -70,6 +70,16 @@ class Settings(BaseSettings):
     concurrency: int = Field(
         default=1, ge=1, le=256, description="Jobs that a worker runs at a time."
     )
+    classes: str = Field(
+        default="small,large",
+        pattern="^(small|large|small,large|large,small)$",
+        description="Size classes of the jobs that a worker takes.",
+    )
+    small_job_bytes: int = Field(
+        default=64 * 1024**2,
+        ge=0,
+        description="Jobs with at most so much model and data are small.",
+    )
     sandbox: Literal["auto", "required", "off"] = Field(
         default="auto", description="What a job does where a layer of the sandbox is missing."
     )
@@ -93,6 +103,10 @@ class Settings(BaseSettings):
         description="Room on a worker's disk for what searches found out, so that another goal "
         "on the same model is cheap; 0 keeps nothing.",
     )
+    measuring_lock: Path | None = Field(
+        default=None,
+        description="File whose lock keeps a host quiet; empty is one in the temporary folder.",
+    )
 
     lease_seconds: float = Field(
         default=30,
@@ -108,6 +122,16 @@ class Settings(BaseSettings):
     requeue_seconds: float = Field(
         default=15, gt=0, description="How often a free worker enqueues waiting jobs again."
     )
+    direct_seconds: float = Field(
+        default=15,
+        gt=0,
+        description="A job that waits so long beside a free slot starts without the broker.",
+    )
+    deaf_seconds: float = Field(
+        default=60,
+        gt=0,
+        description="A worker that hears nothing for so long of jobs that wait starts again.",
+    )
     max_losses: int = Field(
         default=3,
         ge=1,
@@ -117,6 +141,10 @@ class Settings(BaseSettings):
         default=30,
         ge=0,
         description="How long a stopping worker lets its job go on before it hands it back.",
+    )
+
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Log lines for people, or one JSON object a line."
     )
 
     @field_validator("data_dir")
@@ -131,6 +159,10 @@ class Settings(BaseSettings):
     @property
     def storage(self) -> str:
         return self.storage_url or str(self.data_dir / "objects")
+
+    @property
+    def size_classes(self) -> tuple[str, ...]:
+        return tuple(self.classes.split(","))
 
     @property
     def scratch(self) -> Path:

@@ -76,5 +76,5 @@ def _workers(services: Services) -> list[dict[str, Any]]:
             "sandbox": worker.sandbox,
             "seen_at": worker.seen_at.isoformat(),
         }
-        for worker in services.leases.workers()
+        for worker in services.workers.alive()
     ]

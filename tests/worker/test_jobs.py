@@ -34,6 +34,7 @@ from worker.jobs import (
     NotFound,
     NotRetryable,
     ResultFile,
+    WorkerRegister,
     current_holder,
     is_gone,
     migrate,
@@ -488,15 +489,74 @@ def test_the_longest_waiting_job_is_enqueued_first(store: JobStore, leases: Leas
     assert leases.queued(2) == made[:2]
 
 
-def test_workers_are_known_while_they_report(leases: Leases, database: Database) -> None:
-    leases.report("w1", host="here", slots=2, sandbox={"seccomp": "ok"})
-    leases.report("w1", host="here", slots=2, sandbox={"seccomp": "ok"})
-    leases.report("w2", host="there", slots=1, sandbox={})
-    assert [(worker.id, worker.slots) for worker in leases.workers()] == [("w1", 2), ("w2", 1)]
+def sized_job(store: JobStore, size: int, owner: str = ME) -> str:
+    file = replace(a_file(uuid4().hex[:8]), bytes=size)
+    return store.create(a_job(owner, model=file)).job.id
+
+
+def test_small_jobs_go_before_large_ones_that_came_earlier(
+    store: JobStore, leases: Leases
+) -> None:
+    large, small = sized_job(store, 1 << 30), sized_job(store, 1 << 20)
+    assert leases.queued(5) == [small, large]
+    assert (leases.size_class(large), leases.size_class(small)) == ("large", "small")
+    claimed = [leases.claim_next(holder="x") for _ in range(3)]
+    assert [job and job.id for job in claimed] == [small, large, None]
+
+
+def test_a_large_job_that_waited_for_ten_minutes_goes_before_small_ones_that_came_later(
+    store: JobStore, leases: Leases, database: Database
+) -> None:
+    large, small = sized_job(store, 1 << 30), sized_job(store, 1 << 20)
+    with database.write() as connection:
+        connection.execute(update(jobs).values(queued_at=jobs.c.queued_at - 601))
+    late = sized_job(store, 1 << 20)
+    assert leases.queued(5) == [large, small, late]
+
+
+def test_a_worker_takes_the_classes_that_it_was_told(store: JobStore, leases: Leases) -> None:
+    large, small = sized_job(store, 1 << 30), sized_job(store, 1 << 20)
+    assert leases.queued(5, classes=["large"]) == [large]
+    job = leases.claim_next(holder="x", classes=["small"])
+    assert job is not None
+    assert job.id == small
+    assert leases.claim_next(holder="x", classes=["small"]) is None
+
+
+def test_a_job_that_is_next_goes_to_one_of_many_that_ask(
+    store: JobStore, leases: Leases
+) -> None:
+    made = {store.create(a_job()).job.id for _ in range(4)}
+    with ThreadPoolExecutor(8) as threads:
+        claims = list(threads.map(lambda _: leases.claim_next(holder="x"), range(12)))
+    assert sorted(job.id for job in claims if job) == sorted(made)
+
+
+def test_workers_are_known_while_they_report(database: Database) -> None:
+    workers = WorkerRegister(database)
+    known = {"host": "here", "slots": 2, "sandbox": {"seccomp": "ok"}}
+    assert not workers.report("w1", **known, classes=("small",), silent_seconds=5)  # type: ignore[arg-type]
+    assert not workers.report("w1", **known, classes=("small",), silent_seconds=5)  # type: ignore[arg-type]
+    workers.report("w2", host="there", slots=1, sandbox={})
+    first, second = workers.alive()
+    assert (first.id, first.slots, first.classes) == ("w1", 2, ("small",))
+    assert first.last_claim_try is not None
+    assert second.last_claim_try is None
     with database.write() as connection:
         connection.execute(text("UPDATE workers SET seen_at = seen_at - 60 WHERE id = 'w1'"))
-    leases.sign_off("w2")
-    assert leases.workers() == []
+    workers.sign_off("w2")
+    assert workers.alive() == []
+
+
+def test_a_worker_learns_at_its_report_that_it_is_to_drain(database: Database) -> None:
+    workers = WorkerRegister(database)
+    known = {"slots": 1, "sandbox": {}}
+    for name in ("a", "b"):
+        workers.report(name, host=f"host-{name}", **known)  # type: ignore[arg-type]
+    assert workers.drain(["host-b", "nobody"]) == 1
+    assert not workers.report("a", host="host-a", **known)  # type: ignore[arg-type]
+    assert workers.report("b", host="host-b", **known)  # type: ignore[arg-type]
+    assert workers.drain(None) == 2
 
 
 def test_readers_never_wait_for_a_writer(store: JobStore, database: Database) -> None:

@@ -19,8 +19,11 @@ from worker.jobs.tables import jobs
 from worker.services import Services, build_services
 from worker.settings import Settings
 from worker.tasks.attempt import run_job
+from worker.tasks.direct import DirectRuns
 from worker.tasks.drain import Drain
+from worker.tasks.hearing import Hearing
 from worker.tasks.limits import limits_for
+from worker.tasks.slots import Slots
 from worker.tasks.summary import Unreadable, summarize
 from worker.tasks.upkeep import Upkeep
 
@@ -267,14 +270,86 @@ def messages(services: Services) -> list[Path]:
     return sorted((services.settings.data_dir / "broker" / "messages").glob("*.msg"))
 
 
+def hearing(*, broker_answers: bool = True, heard: Callable[[], int] = lambda: 0) -> Hearing:
+    return Hearing(heard=heard, broker_answers=lambda: broker_answers, deaf_seconds=0.01)
+
+
+def upkeep(services: Services, *, free_slots: int) -> Upkeep:
+    return Upkeep(
+        services,
+        free_slots=lambda: free_slots,
+        hearing=hearing(),
+        direct=DirectRuns(services.settings, Slots(1)),
+        drain=lambda: None,
+    )
+
+
 def test_waiting_jobs_are_enqueued_again_as_many_as_can_start(services: Services) -> None:
     for _ in range(3):
         digits_job(services)
     assert messages(services) == []
-    Upkeep(services, free_slots=lambda: 2).requeue()
+    upkeep(services, free_slots=2).requeue()
     assert len(messages(services)) == 2
-    Upkeep(services, free_slots=lambda: 0).requeue()
+    upkeep(services, free_slots=0).requeue()
     assert len(messages(services)) == 2
+
+
+def test_a_job_that_no_message_announces_is_run_all_the_same(
+    make_services: Callable[..., Services],
+) -> None:
+    services = make_services(direct_seconds=0.01)
+    file = stored(services, b"not a model")
+    created = services.artifacts.create(ME, "model", file)
+    slots = Slots(1)
+    direct = DirectRuns(services.settings, slots)
+    chore = Upkeep(
+        services,
+        free_slots=lambda: 1,
+        hearing=hearing(broker_answers=False),
+        direct=direct,
+        drain=lambda: None,
+    )
+    chore.look()
+    time.sleep(0.02)
+    chore.look()
+    assert direct.count() == 1
+
+    def looked_into() -> bool:
+        seen = services.artifacts.get(ME, "model", created.artifact.id)
+        return seen.inspection_error is not None
+
+    wait_until(looked_into)
+    wait_until(lambda: direct.count() == 0)
+
+
+def test_a_slot_is_free_again_when_the_process_that_held_it_is_dead() -> None:
+    slots = Slots(2)
+    code = "import sys; from worker.tasks.slots import Slots; "
+    code += "held = Slots(2, int(sys.argv[1])).taken(); print(held.__enter__(), flush=True); "
+    code += "input()"
+    command = [sys.executable, "-c", code, str(slots.descriptor)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, pass_fds=[slots.descriptor], **pipes) as other:  # type: ignore[call-overload]
+        assert other.stdout.readline() == b"0\n"
+        with slots.taken() as first, slots.taken() as again:
+            assert first == 1
+            assert again == 1  # a process is not in its own way: it runs one job at a time
+        other.kill()
+    with slots.taken() as number:
+        assert number == 0
+
+
+def test_a_worker_that_hears_nothing_although_the_broker_answers_is_deaf() -> None:
+    count = [0]
+    listening = hearing(heard=lambda: count[0])
+    assert not listening.missed()
+    time.sleep(0.02)
+    assert listening.missed()
+    count[0] += 1
+    listening.listen()
+    assert not listening.in_vain
+    assert not listening.missed()
+    assert not any(hearing(broker_answers=False).missed() for _ in range(3))
 
 
 def test_upkeep_takes_over_from_the_dead_and_clears_their_scratch(services: Services) -> None:
@@ -288,11 +363,11 @@ def test_upkeep_takes_over_from_the_dead_and_clears_their_scratch(services: Serv
     assert alive is not None
     for job in (lost, alive):
         (services.settings.scratch / str(job.lease_id)).mkdir(parents=True)
-    Upkeep(services, free_slots=lambda: 0).tick()
+    upkeep(services, free_slots=0).tick()
     assert services.jobs.get(ME, lost.id).status == "queued"
     assert len(messages(services)) == 1
     assert [f.name for f in services.settings.scratch.iterdir()] == [alive.lease_id]
-    assert len(services.leases.workers()) == 1
+    assert len(services.workers.alive()) == 1
 
 
 def test_a_dead_broker_never_holds_up_who_enqueues(
@@ -308,11 +383,11 @@ def test_a_dead_broker_never_holds_up_who_enqueues(
 def test_a_message_that_cannot_be_read_does_not_hold_up_the_next(services: Services) -> None:
     services.publisher.publish("first")
     folder = services.settings.data_dir / "broker" / "messages"
-    (folder / "00000_torn.modelpress.msg").write_bytes(b"")
+    (folder / "00000_torn.modelpress.small.msg").write_bytes(b"")
     services.publisher.publish("second")
     received = []
     with services.publisher.app.connection_for_read() as connection:
-        queue = connection.SimpleQueue("modelpress")
+        queue = connection.SimpleQueue("modelpress.small")
         while len(received) < 2:
             message = queue.get(timeout=5)
             message.ack()

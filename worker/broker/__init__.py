@@ -4,16 +4,18 @@ import contextlib
 import logging
 import queue
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from celery import Celery
+from kombu.entity import Exchange, Queue
 
 from worker.folders import make_private
 from worker.settings import Settings
 
 TASK = "modelpress.run"
-QUEUE = "modelpress"
+QUEUE = "modelpress"  #: where versions before size classes sent their messages
 _BACKLOG = 1000  # messages that wait for a dead broker; what is beyond is enqueued by workers
 _EXPIRES_S = 120  # by then a worker has enqueued it again
 
@@ -26,6 +28,8 @@ def celery_app(settings: Settings) -> Celery:
     app.conf.update(_COMMON)
     app.conf.update(
         worker_concurrency=settings.concurrency,
+        # A worker subscribes to the queues of the size classes that it takes.
+        task_queues=_queues(settings.size_classes),
         # A backstop: the job's supervisor holds the real limit.
         task_time_limit=settings.max_job_seconds + 120,
     )
@@ -34,6 +38,15 @@ def celery_app(settings: Settings) -> Celery:
     else:
         app.conf.update(_folders(settings.data_dir / "broker"))
     return app
+
+
+def _queues(classes: Sequence[str]) -> list[Queue]:
+    return [_queue(name) for name in (QUEUE, *(f"{QUEUE}.{name}" for name in classes))]
+
+
+def _queue(name: str) -> Queue:
+    exchange = Exchange(name, type="direct")  # type: ignore[no-untyped-call]
+    return Queue(name, exchange, routing_key=name)  # type: ignore[no-untyped-call]
 
 
 _COMMON: dict[str, Any] = {
@@ -113,8 +126,12 @@ def make_folders(settings: Settings) -> None:
 class Publisher:
     """Sends ids of queued jobs without ever making the caller wait for the broker."""
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery, *, size_class: Callable[[str], str]) -> None:
         self.app = app
+        self._size_class = size_class
+        options = app.conf.broker_transport_options
+        if "socket_timeout" in options:  # a frozen broker must not hold up who only sends
+            app.conf.broker_transport_options = {**options, "socket_timeout": 2}
         self._waiting: queue.Queue[str] = queue.Queue(maxsize=_BACKLOG)
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -130,12 +147,21 @@ class Publisher:
 
     def publish(self, job_id: str) -> None:
         """Send an id now; raises whatever the broker's client raises."""
-        self.app.send_task(TASK, args=[job_id], expires=_EXPIRES_S)
+        queue = f"{QUEUE}.{self._size_class(job_id)}"
+        self.app.send_task(TASK, args=[job_id], expires=_EXPIRES_S, queue=_queue(queue))
 
     def ping(self) -> None:
         """Raise if the broker cannot be reached within about two seconds."""
         with self.app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=2)
+
+    def answers(self) -> bool:
+        """Whether the broker can be reached."""
+        try:
+            self.ping()
+        except Exception:
+            return False
+        return True
 
     def _send(self) -> None:
         while True:

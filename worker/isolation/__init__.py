@@ -10,8 +10,10 @@ from worker.isolation.folders import remove_folder
 from worker.isolation.job import run_child
 from worker.isolation.limits import Limits, default_limits
 from worker.isolation.messages import STAGES, Progress, Request
+from worker.isolation.privileges import die_with_parent
 from worker.isolation.quiet import MEASURING_LOCK
 from worker.isolation.results import UnsafeFile, open_result
+from worker.isolation.seal import missing_layers
 from worker.isolation.selftest import SelfTest, layers, self_test
 
 __all__ = [
@@ -26,9 +28,11 @@ __all__ = [
     "SelfTest",
     "UnsafeFile",
     "default_limits",
+    "die_with_parent",
     "enter",
     "is_out_of_memory",
     "layers",
+    "missing_layers",
     "open_result",
     "problem",
     "remove_folder",

@@ -50,8 +50,12 @@ class Seal:
 
     def lacks(self, layers: Mapping[str, str]) -> bool:
         """Whether a layer that must hold does not."""
-        held = all(layers[name].startswith("ok") for name in REQUIRED)
-        return self.sandbox == "required" and not held
+        return self.sandbox == "required" and bool(missing_layers(layers))
+
+
+def missing_layers(layers: Mapping[str, str]) -> list[str]:
+    """Give the layers that a sandbox must have and this machine does not."""
+    return [name for name in REQUIRED if not layers.get(name, "").startswith("ok")]
 
 
 def seal(wanted: Seal, folder: Path) -> dict[str, str]:

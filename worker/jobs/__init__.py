@@ -15,6 +15,7 @@ from worker.jobs.holder import current_holder, is_gone
 from worker.jobs.keys import SCOPES, KeyStore
 from worker.jobs.leases import Beat, Ended, Leases, Taken
 from worker.jobs.migrate import migrate
+from worker.jobs.queue import SIZE_CLASSES
 from worker.jobs.records import (
     Artifact,
     ArtifactKind,
@@ -34,9 +35,11 @@ from worker.jobs.records import (
     Worker,
 )
 from worker.jobs.store import JobStore
+from worker.jobs.workers import WorkerRegister
 
 __all__ = [
     "SCOPES",
+    "SIZE_CLASSES",
     "Artifact",
     "ArtifactKind",
     "ArtifactPage",
@@ -70,6 +73,7 @@ __all__ = [
     "Stage",
     "Taken",
     "Worker",
+    "WorkerRegister",
     "current_holder",
     "is_gone",
     "migrate",

@@ -4,22 +4,20 @@ Every change is guarded by the lease id, the fencing token: a worker that was st
 on later can change nothing, whatever it believes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ColumnElement, select, update
 from uuid6 import uuid7
 
-from worker.jobs.database import Database, moment, now
+from worker.jobs.database import Database, now
 from worker.jobs.holder import is_gone
-from worker.jobs.records import Failure, Job, JobStatus, ResultFile, Worker
+from worker.jobs.queue import SIZE_CLASSES, is_small, waiting_jobs
+from worker.jobs.records import Failure, Job, JobStatus, ResultFile
 from worker.jobs.rows import JOB_COLUMNS, as_json, change, job_of, remove
-from worker.jobs.tables import artifacts, jobs, workers
+from worker.jobs.tables import artifacts, jobs
 from worker.jobs.transitions import after_a_loss, after_the_end, held, idle, waiting
-
-_WORKER_SEEN_S = 30
-_WORKER_FORGOTTEN_S = 24 * 3600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +48,33 @@ class Taken:
 class Leases:
     """The queue, from the side of the workers; all owners."""
 
-    def __init__(self, database: Database, *, seconds: float, max_losses: int) -> None:
+    def __init__(
+        self, database: Database, *, seconds: float, max_losses: int, small_bytes: int = 1 << 26
+    ) -> None:
         self._database = database
         self._seconds = seconds
         self._max_losses = max_losses
+        self._small_bytes = small_bytes
 
     def claim(self, job_id: str, *, holder: str) -> Job | None:
-        """Take a queued job, or None if somebody else has it or it has ended."""
+        """Take this queued job, or None if somebody else has it or it has ended."""
+        return self._claim(jobs.c.id == job_id, holder=holder)
+
+    def claim_next(self, *, holder: str, classes: Collection[str] = SIZE_CLASSES) -> Job | None:
+        """Take the job of these size classes that is next, or None if nothing waits."""
+        # Locked rows are about to be claimed by others: PostgreSQL steps over them.
+        following = (
+            waiting_jobs(jobs.c.id, classes=classes, small_bytes=self._small_bytes)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        return self._claim(jobs.c.id == following.scalar_subquery(), holder=holder)
+
+    def _claim(self, wanted: ColumnElement[bool], *, holder: str) -> Job | None:
         with self._database.write() as connection:
             return change(
                 connection,
-                jobs.c.id == job_id,
+                wanted,
                 jobs.c.status == JobStatus.QUEUED,
                 cause="claimed",
                 status=JobStatus.RUNNING,
@@ -192,56 +206,22 @@ class Leases:
             if row.expired or is_gone(row.lease_holder)
         ]
 
-    def queued(self, limit: int) -> list[str]:
-        """Give the ids of the jobs that have waited longest."""
-        rows = self._database.read(
-            select(jobs.c.id)
-            .where(jobs.c.status == JobStatus.QUEUED)
-            .order_by(jobs.c.queued_at, jobs.c.id)
-            .limit(limit)
-        )
-        return [row.id for row in rows]
+    def queued(self, limit: int, *, classes: Collection[str] = SIZE_CLASSES) -> list[str]:
+        """Give the ids of the jobs of these size classes that are next."""
+        waiting = waiting_jobs(jobs.c.id, classes=classes, small_bytes=self._small_bytes)
+        return [row.id for row in self._database.read(waiting.limit(limit))]
+
+    def size_class(self, job_id: str) -> str:
+        """Give the size class of a job; of one that is gone, small."""
+        small = is_small(self._small_bytes).label("small")
+        rows = self._database.read(select(small).where(jobs.c.id == job_id))
+        return "small" if all(row.small for row in rows) else "large"
 
     def held_leases(self) -> set[str]:
         rows = self._database.read(
             select(jobs.c.lease_id).where(jobs.c.status == JobStatus.RUNNING)
         )
         return {row.lease_id for row in rows}
-
-    def report(self, worker_id: str, *, host: str, slots: int, sandbox: dict[str, Any]) -> None:
-        """Say that this worker is alive, and forget those that have not been for a day."""
-        known = {"host": host, "slots": slots, "sandbox": sandbox, "seen_at": now()}
-        with self._database.write() as connection:
-            mine = update(workers).where(workers.c.id == worker_id).values(**known)
-            if connection.execute(mine).rowcount == 0:
-                new = insert(workers).values(id=worker_id, started_at=now(), **known)
-                connection.execute(new)
-            connection.execute(
-                delete(workers).where(workers.c.seen_at < now() - _WORKER_FORGOTTEN_S)
-            )
-
-    def sign_off(self, worker_id: str) -> None:
-        with self._database.write() as connection:
-            connection.execute(delete(workers).where(workers.c.id == worker_id))
-
-    def workers(self) -> list[Worker]:
-        """Give the workers that reported within the last 30 s."""
-        rows = self._database.read(
-            select(workers)
-            .where(workers.c.seen_at > now() - _WORKER_SEEN_S)
-            .order_by(workers.c.id)
-        )
-        return [
-            Worker(
-                id=row.id,
-                host=row.host,
-                slots=row.slots,
-                sandbox=row.sandbox,
-                started_at=moment(row.started_at),
-                seen_at=moment(row.seen_at),
-            )
-            for row in rows
-        ]
 
     def _end(self, job: Job, *, cause: str, **values: Any) -> Ended:  # noqa: ANN401 - columns
         with self._database.write() as connection:

@@ -184,6 +184,9 @@ class Worker:
     host: str
     slots: int
     sandbox: dict[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()  # of the jobs it takes
+    last_claim_try: datetime | None = None  # when a message made it look for work
+    draining: bool = False  # ends its jobs and takes no further ones
     started_at: datetime
     seen_at: datetime
 

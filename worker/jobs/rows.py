@@ -20,6 +20,7 @@ from worker.jobs.tables import artifacts, job_events, jobs
 _TIMES = ("created_at", "started_at", "finished_at")
 _PRIVATE = (
     "queued_at",
+    "work_bytes",
     "model_id",
     "calibration_id",
     "evaluation_id",

@@ -41,6 +41,7 @@ def insert_job(
         evaluation=_known(evaluation),
         inputs=dict(inputs) if inputs is not None else None,
         recipe=dict(recipe or {}),
+        work_bytes=sum(file.bytes for file in (model, calibration, evaluation) if file),
         idempotency_key=idempotency.key if idempotency else None,
         request_sha256=idempotency.request_sha256 if idempotency else None,
     )

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    false,
     text,
 )
 
@@ -91,6 +92,7 @@ jobs = Table(
     Column("evaluation", _OBJECT),
     Column("inputs", _OBJECT),
     Column("recipe", _OBJECT, nullable=False),
+    Column("work_bytes", BigInteger, nullable=False, server_default="0"),  # model and data
     Column("error", _OBJECT),
     Column("summary", _OBJECT),
     Column("warnings", _OBJECT, nullable=False),
@@ -137,6 +139,9 @@ workers = Table(
     Column("host", Text, nullable=False),
     Column("slots", Integer, nullable=False),
     Column("sandbox", _OBJECT, nullable=False),
+    Column("classes", Text, nullable=False, server_default=""),
+    Column("last_claim_try", Double),  # when a message made it look for work
+    Column("draining", Boolean, nullable=False, server_default=false()),
     Column("started_at", Double, nullable=False),
     Column("seen_at", Double, nullable=False),
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from worker.isolation import Cause, Ended, Request, run_child
 from worker.jobs import Failure, Job, JobArtifact, current_holder
+from worker.logs import about
 from worker.objects import ObjectMissing
 from worker.services import Services
 from worker.shelf import Shelf, shelf_key
@@ -31,15 +32,34 @@ def run_job(
     slot: int | None = None,
     draining: Callable[[], bool] = never,
 ) -> None:
-    """Run a queued job to its end; nothing happens if another worker has it.
+    """Run this queued job to its end; nothing happens if another worker has it."""
+    job = services.leases.claim(job_id, holder=current_holder())
+    if job is not None:
+        with about(job_id=job.id):
+            _attempt(services, job, slot=slot, draining=draining)
+
+
+def run_next(
+    services: Services, *, slot: int | None = None, draining: Callable[[], bool] = never
+) -> str | None:
+    """Run the job that is next to its end; its id, or None if nothing waits.
 
     `draining` tells that this worker stops and its job is to be handed back; `slot` that no
     other job of this host has.
     """
-    job = services.leases.claim(job_id, holder=current_holder())
+    classes = services.settings.size_classes
+    job = services.leases.claim_next(holder=current_holder(), classes=classes)
     if job is None:
-        return
-    logger.info("job %s: attempt %d", job.id, job.attempt)
+        return None
+    with about(job_id=job.id):
+        _attempt(services, job, slot=slot, draining=draining)
+    return job.id
+
+
+def _attempt(
+    services: Services, job: Job, *, slot: int | None, draining: Callable[[], bool]
+) -> None:
+    logger.info("attempt %d", job.attempt)
     heartbeat = Heartbeat(
         services.leases,
         job,
@@ -60,7 +80,7 @@ def run_job(
         fail(services, job, failure)
     except Exception:
         # A disk, a store or a database that failed: another attempt may do better.
-        logger.exception("job %s: attempt %d is lost", job.id, job.attempt)
+        logger.exception("attempt %d is lost", job.attempt)
         services.discard(services.leases.lose(job, cause="attempt_lost").unused)
 
 
@@ -97,6 +117,7 @@ def _run(
         on_message=heartbeat.say,
         stop=lambda: heartbeat.reason,
         slot=slot,
+        measuring_lock=services.settings.measuring_lock,
     )
 
 

@@ -18,7 +18,7 @@ class Drain:
         self._page = mmap.mmap(-1, mmap.PAGESIZE)
 
     def begin(self, *, grace_seconds: float) -> None:
-        """Take no further jobs, and hand back the running ones after a while."""
+        """Take no further jobs, and hand back the running ones after a while; inf is never."""
         self._page[: _MOMENT.size] = _MOMENT.pack(time.monotonic() + grace_seconds)
 
     def begun(self) -> bool:

@@ -16,26 +16,41 @@ from uuid import uuid4
 from worker.isolation import layers
 from worker.services import Services
 from worker.settings import Settings
+from worker.tasks.direct import DirectRuns
+from worker.tasks.hearing import DEAF_EXIT, Hearing
 from worker.tasks.scratch import sweep_scratch
 
 _SWEEP_SECONDS = 600
 _SPOOL_SECONDS = 3600  # an upload that has not grown for so long is dead
+_LOOK_SECONDS = 2.0  # how often a free worker looks whether jobs wait
+_STOP_MARGIN_SECONDS = 10
 
 logger = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """`free_slots` says how many more jobs this worker could start now."""
+    """`free_slots` says how many more jobs this worker could start now, `drain` ends it."""
 
-    def __init__(self, services: Services, *, free_slots: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        services: Services,
+        *,
+        free_slots: Callable[[], int],
+        hearing: Hearing,
+        direct: DirectRuns,
+        drain: Callable[[], None],
+    ) -> None:
         self._services = services
         self._settings: Settings = services.settings
         self._free_slots = free_slots
+        self._hearing = hearing
+        self._direct = direct
+        self._drain = drain
         self._id = str(uuid4())
         self._due: dict[str, float] = {}
+        self._waiting_since: float | None = None
         self._end = threading.Event()
         self._no_fork = threading.Lock()
-        self._layers: dict[str, str] = {}
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
 
     def start(self) -> None:
@@ -44,19 +59,21 @@ class Upkeep:
             after_in_parent=self._no_fork.release,
             after_in_child=self._no_fork.release,
         )
-        self._layers = dict(layers(self._settings.sandbox))
         self._thread.start()
 
     def stop(self) -> None:
+        """Stop the direct runs, then the thread that they would die with."""
+        self._direct.stop(seconds=self._settings.stop_grace_seconds + _STOP_MARGIN_SECONDS)
         self._end.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
         with _logged("signing off"):
-            self._services.leases.sign_off(self._id)
+            self._services.workers.sign_off(self._id)
 
     def tick(self) -> None:
         """Do what is due."""
         settings = self._settings
+        self._hearing.listen()
         if self._is_due("reap", settings.reap_seconds):
             with _logged("taking over lost jobs"):
                 self.reap()
@@ -65,6 +82,9 @@ class Upkeep:
         if self._is_due("sweep", _SWEEP_SECONDS):
             with _logged("sweeping"):
                 self._sweep()
+        if self._is_due("look", _LOOK_SECONDS):
+            with _logged("looking for waiting jobs"):
+                self.look()
         if self._is_due("requeue", settings.requeue_seconds):
             with _logged("enqueuing waiting jobs"):
                 self.requeue()
@@ -78,19 +98,46 @@ class Upkeep:
                 self._services.publisher.publish(taken.job_id)
 
     def requeue(self) -> None:
-        """Enqueue the jobs that have waited longest, as many as could start now."""
-        free = self._free_slots()
+        """Enqueue the jobs that are next, as many as could start now."""
+        free = self._free()
         if free > 0:
-            for job_id in self._services.leases.queued(free):
+            for job_id in self._waiting(free):
                 self._services.publisher.publish(job_id)
 
+    def look(self) -> None:
+        """Start a job without the broker where one has waited beside a free slot for long."""
+        if self._free() <= 0 or not self._waiting(1):
+            self._waiting_since = None
+            return
+        now = time.monotonic()
+        self._waiting_since = self._waiting_since or now
+        patience = _LOOK_SECONDS if self._hearing.in_vain else self._settings.direct_seconds
+        if now - self._waiting_since < patience:
+            return
+        self._waiting_since = None
+        if self._hearing.missed() and self._free() == self._settings.concurrency:
+            logger.error("jobs wait, the broker answers, and no message comes: started again")
+            os._exit(DEAF_EXIT)  # the main thread may hang in the broken connection
+        logger.warning("a job waits and no message comes: it is started without the broker")
+        self._direct.start()
+
+    def _free(self) -> int:
+        return self._free_slots() - self._direct.count()
+
+    def _waiting(self, limit: int) -> list[str]:
+        return self._services.leases.queued(limit, classes=self._settings.size_classes)
+
     def _report(self) -> None:
-        self._services.leases.report(
+        asked_to_drain = self._services.workers.report(
             self._id,
             host=socket.gethostname(),
             slots=self._settings.concurrency,
-            sandbox=self._layers,
+            sandbox=dict(layers(self._settings.sandbox)),
+            classes=self._settings.size_classes,
+            silent_seconds=self._hearing.silent_seconds(),
         )
+        if asked_to_drain:
+            self._drain()
 
     def _sweep(self) -> None:
         sweep_scratch(self._settings.scratch, self._services.leases.held_leases())
