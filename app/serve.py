@@ -21,6 +21,7 @@ from types import FrameType
 from app.processes import KeptAlive
 from worker.folders import make_private
 from worker.jobs import migrate
+from worker.logs import set_up_logging
 from worker.services import build_services
 from worker.settings import Settings
 
@@ -39,7 +40,7 @@ class CannotServe(Exception):
 def serve(settings: Settings) -> int:
     """Run the service until SIGTERM or SIGINT; the exit code of the command."""
     os.umask(0o077)  # whatever the service writes is for its own user
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    set_up_logging(settings.log_format)
     try:
         with _only_instance(settings.data_dir):
             migrate(settings.database)

@@ -5,13 +5,17 @@ import sys
 
 import uvicorn
 
+from worker.logs import set_up_logging
+from worker.settings import Settings
+
 
 def main(descriptor: int) -> None:
     """Serve until SIGTERM."""
+    set_up_logging(Settings().log_format)
     config = uvicorn.Config(
         "app.main:create_app",
         factory=True,
-        log_level="info",
+        log_config=None,  # ours
         access_log=False,
         server_header=False,
         proxy_headers=False,

@@ -55,7 +55,7 @@ class PlainLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         ids = "".join(f" {name}={value}" for name, value in _about.get().items())
         at = datetime.fromtimestamp(record.created, UTC).isoformat(sep=" ", timespec="seconds")
-        line = f"{at[:19]} {record.levelname} {record.name}: {record.getMessage()}{ids}"
+        line = f"{at[:19]} {record.levelname} {record.name}: {record.getMessage().strip()}{ids}"
         if record.exc_info:
             line += f" | {self.formatException(record.exc_info)}"
         return "".join(c if c.isprintable() else _escaped(c) for c in line[:_LONGEST])

@@ -177,6 +177,6 @@ class Settings(BaseSettings):
     def environment(self) -> dict[str, str]:
         """Give the same settings as environment variables, for processes of our own."""
         return {
-            f"MODELPRESS_{name.upper()}": str(value)
+            f"MODELPRESS_{name.upper()}": "" if value is None else str(value)
             for name, value in self.model_dump(mode="json").items()
         }

@@ -15,6 +15,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"modelpress {_version()}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _serve(commands.add_parser("serve", help="web server, worker and broker in one command"))
+    _drain(commands.add_parser("drain", help="have workers end when their jobs have"))
     _compress(commands.add_parser("compress", help="compress a model here"))
     _inspect(commands.add_parser("inspect", help="say what a model is"))
     _submit(commands.add_parser("submit", help="compress a model by a running service"))
@@ -66,6 +67,11 @@ def _days(text: str) -> float:
     if not 0 < days < 36_500:
         raise argparse.ArgumentTypeError("must be more than 0 and less than 36,500")
     return days
+
+
+def _drain(command: argparse.ArgumentParser) -> None:
+    command.add_argument("workers", nargs="*", metavar="WORKER", help="its id or its host")
+    command.add_argument("--all", action="store_true", help="every worker that lives")
 
 
 def _compress(command: argparse.ArgumentParser) -> None:

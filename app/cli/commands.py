@@ -92,8 +92,16 @@ def _settings(arguments: Namespace, *names: str) -> "Settings | None":
         return None
 
 
+def _drain(arguments: Namespace) -> int:
+    # As for serve: only the operator's commands load the database.
+    from app.cli.operator import drain  # noqa: PLC0415 - as above
+
+    return drain(arguments.workers, everyone=arguments.all)
+
+
 COMMANDS: Mapping[str, Callable[[Namespace], int]] = {
     "serve": _serve,
+    "drain": _drain,
     "compress": _compress,
     "inspect": _inspect,
     "submit": remote.submit,

@@ -1,4 +1,4 @@
-"""`python -m worker.tasks.direct`: jobs without a broker, for a worker that hears of none.
+"""`python -m worker.tasks`: jobs without a broker, for a worker that hears of none.
 
 It takes one of the worker's slots and works until nothing waits. It dies with the worker; at
 SIGTERM it hands its job back after the usual grace.
@@ -33,7 +33,7 @@ class DirectRuns:
     def start(self) -> None:
         """Start one; it dies with the thread that calls this."""
         descriptor = self._slots.descriptor
-        command = [sys.executable, "-m", "worker.tasks.direct"]
+        command = [sys.executable, "-m", "worker.tasks"]
         self._running.append(
             subprocess.Popen(  # noqa: S603 - our own program
                 [*command, str(os.getpid()), str(descriptor)],
@@ -75,7 +75,3 @@ def main(parent: int, descriptor: int) -> None:
         while slot is not None and not drain.begun():
             if run_next(services, slot=slot, draining=drain.due) is None:
                 return
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
