@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers import free_port, installed, stop, wait_for_port
+from tests.swift import swift
 
 POSTGRES = "/usr/lib/postgresql/*/bin"
 
@@ -66,6 +67,13 @@ def postgres_server() -> Iterator[str]:
             yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
         finally:
             stop(server)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[dict[str, str]]:
+    """A store that speaks S3; the environment that makes boto3 use it."""
+    with tempfile.TemporaryDirectory() as folder, swift(Path(folder)) as environment:
+        yield environment
 
 
 @pytest.fixture(scope="session")

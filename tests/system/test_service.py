@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import boto3
 import httpx
 import onnxruntime as ort
 import pytest
 from onnx import parser
 from sqlalchemy import NullPool, create_engine, text
+
+from tests.swift import BUCKET
 
 pytestmark = pytest.mark.system
 
@@ -136,8 +139,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Service]]:
 
 
 @pytest.fixture(params=["embedded", "scaled"])
-def backing(request: pytest.FixtureRequest) -> dict[str, str]:
-    """Settings of the embedded default, and of a real Redis with a real PostgreSQL."""
+def backing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Settings of the embedded default, and of a real Redis, PostgreSQL and S3 store."""
     if request.param == "embedded":
         return {}
     server = request.getfixturevalue("postgres_server")
@@ -145,9 +148,12 @@ def backing(request: pytest.FixtureRequest) -> dict[str, str]:
     engine = create_engine(server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with engine.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))
+    for variable, value in request.getfixturevalue("s3_server").items():
+        monkeypatch.setenv(variable, value)
     return {
         "broker_url": request.getfixturevalue("redis_server"),
         "database_url": server.rpartition("/")[0] + f"/{name}",
+        "storage_url": f"s3://{BUCKET}/{name}",
     }
 
 
@@ -171,11 +177,19 @@ def test_from_upload_to_download_through_a_kill_of_everything_in_mid_job(
         assert (ended["status"], ended["attempt"]) == ("failed", 1)
         assert ended["error"]["code"] == "unsupported_operator"
     assert list((second.data_dir / "scratch").iterdir()) == []
-    stored = second.data_dir / "objects" / "local" / "results"
-    assert len(list(stored.glob("*/*"))) == 1
+    assert attempts_stored(second, backing.get("storage_url", "")) == 1
     if not backing:
         assert causes(second.data_dir, running).count("published") == 1
     assert second.stop() == 0
+
+
+def attempts_stored(service: Service, storage_url: str) -> int:
+    """Of how many attempts the store holds results."""
+    if not storage_url:
+        return len(list((service.data_dir / "objects/local/results").glob("*/*")))
+    bucket, _, prefix = storage_url.removeprefix("s3://").partition("/")
+    found = boto3.client("s3").list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/local/results/")
+    return len({key["Key"].rpartition("/")[0] for key in found["Contents"]})
 
 
 def check_result(service: Service, job: dict[str, Any], copy: Path) -> None:

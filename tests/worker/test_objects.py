@@ -8,9 +8,11 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from tests.swift import BUCKET
 from worker.objects import (
     LocalStore,
     ObjectMissing,
@@ -22,9 +24,17 @@ from worker.objects import (
 from worker.settings import Settings
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> ObjectStore:
-    return LocalStore(tmp_path / "objects")
+@pytest.fixture(params=["folder", "s3"])
+def store(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> ObjectStore:
+    """A folder, and a prefix of a bucket of a real store."""
+    if request.param == "folder":
+        return LocalStore(tmp_path / "objects")
+    for name, value in request.getfixturevalue("s3_server").items():
+        monkeypatch.setenv(name, value)
+    url = f"s3://{BUCKET}/{uuid4().hex}"
+    return open_store(Settings(data_dir=tmp_path, storage_url=url))
 
 
 def upload(store: ObjectStore, content: bytes, **given: int) -> StoredObject:

@@ -80,6 +80,7 @@ class S3Store:
         return pieces
 
     def local_path(self, key: str) -> Path | None:
+        checked(key)
         return None
 
     def fetch(self, key: str, destination: Path) -> None:
