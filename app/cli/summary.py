@@ -68,6 +68,8 @@ def print_inspection(found: Mapping[str, Any], name: str) -> None:
     ops = sorted(found["ops"].items(), key=lambda entry: -entry[1])
     console.print(printable("operators: " + ", ".join(f"{op} x{count}" for op, count in ops)))
     _print_weights(console, found["weights"])
+    if found["preflight"]:
+        console.print(f"expect: {found['preflight']['sentence']}")
     for note in found["notes"]:
         console.print(printable(f"note: {note}"))
 

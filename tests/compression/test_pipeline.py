@@ -110,6 +110,7 @@ def test_nothing_but_results_is_left_in_the_folder(
         "model.onnx",
         "report.json",
         "report.html",
+        "bundle.zip",
     }
 
 

@@ -100,6 +100,7 @@ def assess(
         warnings=_heard(subject, made, warnings),
         environment=machine(),
         reproduce=_reproduce(subject, made, out / "model.onnx"),
+        preflight=subject.expected,
         snippet=snippet(subject.recipe.target, subject.feeds[0]),
         extra={key: value for step in made for key, value in step.extra.items()},
     )

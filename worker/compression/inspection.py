@@ -5,8 +5,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from worker.compression import graph
+from worker.compression.calibration import synthetic
 from worker.compression.errors import InvalidModel, first_line
 from worker.compression.fidelity import OutputKind, output_kinds
+from worker.compression.preflight import Preflight, preflight
 
 
 class Port(BaseModel):
@@ -47,6 +49,7 @@ class Inspection(BaseModel):
     weights: list[WeightInfo]
     quantized: bool
     notes: list[str]
+    preflight: Preflight | None = None
 
 
 QUANTIZED = (
@@ -75,6 +78,7 @@ def inspect(path: Path | str) -> Inspection:
     kinds = output_kinds(model, {})
     every, nonzero = graph.parameters(model)
     ops = graph.op_counts(model)
+    expected = _preflight(path)
     weights = [_weight(weight) for weight in graph.weights(model)]
     return Inspection(
         bytes=graph.file_bytes(path),
@@ -86,8 +90,20 @@ def inspect(path: Path | str) -> Inspection:
         outputs=[_port(spec, kinds.get(spec.name)) for spec in graph.outputs(model)],
         weights=weights,
         quantized=any(op in ops for op in QUANTIZED),
-        notes=_notes(ops, len(weights)),
+        notes=_notes(ops, len(weights), expected),
+        preflight=expected,
     )
+
+
+def _preflight(path: Path) -> Preflight | None:
+    """Expectations from synthetic inputs; None where the model does not run on such."""
+    try:
+        feed = synthetic(graph.inputs(path), seed=0, count=1)[0]
+        return preflight(path, feed, samples=0)
+    except MemoryError:
+        raise
+    except Exception:  # whatever ONNX Runtime makes of inputs that nobody chose
+        return None
 
 
 def _port(spec: graph.InputSpec, kind: OutputKind | None) -> Port:
@@ -106,10 +122,12 @@ def _weight(weight: graph.Weight) -> WeightInfo:
     )
 
 
-def _notes(ops: dict[str, int], weights: int) -> list[str]:
+def _notes(ops: dict[str, int], weights: int, expected: Preflight | None) -> list[str]:
     notes = []
     if any(op in ops for op in QUANTIZED):
         notes.append("already quantized, at least in part: what is int8 is left alone")
     if not weights:
         notes.append("no float weights were found that pruning or int8 could work on")
+    if expected is None:
+        notes.append("it does not run on made-up inputs: what to expect, samples will tell")
     return notes

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from worker.compression.benchmark import Latency
 from worker.compression.errors import CompressionWarning
 from worker.compression.fidelity import Accuracy, Fidelity
+from worker.compression.preflight import Preflight
 from worker.compression.recipe import Goal, Recipe
 
 Outcome = Literal[
@@ -141,6 +142,7 @@ class Report(Part):
     environment: Environment
     reproduce: Reproduce
     snippet: str
+    preflight: Preflight | None = Field(default=None, description="what was expected")
     extra: dict[str, Any] = Field(
         default={}, description="what a method adds: curves, kept channels"
     )

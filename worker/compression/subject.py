@@ -26,6 +26,7 @@ from worker.compression.calibration import (
 from worker.compression.errors import InvalidData, first_line
 from worker.compression.fidelity import OutputKind, Reference, output_kinds
 from worker.compression.passes import Context
+from worker.compression.preflight import Preflight, preflight
 from worker.compression.recipe import Recipe
 from worker.compression.report import Model, Warned
 
@@ -58,6 +59,7 @@ class Subject:
     sha256: dict[str, str]
     inputs: Mapping[str, Any] | None = None
     cache: Path | None = None
+    expected: Preflight | None = None
 
     @property
     def verified(self) -> bool:
@@ -121,6 +123,14 @@ def prepare(
     parts = split(*samples, seed=recipe.seed)
     feeds = _timed_feeds(parts.report, recipe)
     _try_out(original, feeds[0])
+    expected = preflight(
+        original,
+        feeds[0],
+        samples=_count(parts),
+        time_budget_s=recipe.goal.time_budget_s,
+        threads=recipe.target.threads,
+    )
+    progress("clean", 0.02, expected.sentence)
     files = {"model": upload, "calibration": calibration, "evaluation": evaluation}
     sha256 = {key: digest(path) for key, path in files.items() if path is not None}
     return Subject(
@@ -145,7 +155,14 @@ def prepare(
         sha256=sha256,
         inputs=inputs,
         cache=cache,
+        expected=expected,
     )
+
+
+def _count(parts: Split) -> int:
+    """Real samples that there are."""
+    sets = {id(one): one for one in (parts.calibrate, parts.select, parts.report)}
+    return sum(len(one) for one in sets.values() if one.source != "synthetic")
 
 
 def _samples(
