@@ -53,7 +53,7 @@ def _run(subject: Subject, pass_: Pass, source: Path, context: Context) -> Made:
     started = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="pass-", dir=subject.workdir))
     with listening() as heard:
-        model = _applied(pass_, source, replace(context, workdir=folder))
+        model = _applied(pass_, source, replace(context, workdir=folder, source=source))
     path = folder / "model.onnx"
     graph.save(model, path)
     _check(path, pass_, subject)

@@ -25,7 +25,7 @@ def observed_ranges(path: Path, feeds: Feeds) -> dict[str, Observed]:
     names = [value.name or "" for node in model.graph for value in node.outputs]
     names += [value.name or "" for value in model.graph.inputs]
     samples = CalibrationSet([dict(feed) for feed in feeds], "calibration")
-    return observe(path, names, samples, histograms=False)
+    return dict(observe(path, names, samples, histograms=False).tensors)
 
 
 def inserted(

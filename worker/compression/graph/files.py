@@ -1,5 +1,6 @@
 """Model files: read lazily, written whole, external data beside them."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,6 +78,15 @@ def remove(path: Path) -> None:
 def file_bytes(path: Path) -> int:
     """Size of a model file with all external data files it names, in bytes."""
     return sum(file.stat().st_size for file in (path, *external_files(path)))
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a model file with all external data files it names, in hexadecimal."""
+    found = hashlib.sha256()
+    for file in (path, *external_files(path)):
+        with file.open("rb") as stream:
+            found.update(hashlib.file_digest(stream, "sha256").digest())
+    return found.hexdigest()
 
 
 def external_files(path: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """What every method is: its settings and one verb."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -35,7 +35,8 @@ class Context:
 
     `progress` takes a share (0..1) of this pass and a message; `measure` gives the peak memory
     in bytes of a fresh process that loads and runs the model file once, or None where that
-    cannot be had.
+    cannot be had. `source` is the file that the model was read from; with a `cache`, a pass may
+    keep there what it learnt of that file, for others of its kind.
     """
 
     workdir: Path
@@ -44,6 +45,8 @@ class Context:
     seed: int
     progress: Callable[[float, str], None]
     measure: Callable[[Path], int | None]
+    source: Path | None = None
+    cache: MutableMapping[str, object] | None = None
 
 
 class Pass(BaseModel, ABC):

@@ -15,15 +15,15 @@ from worker.compression.passes.base import Context, Pass
 from worker.compression.quantization import (
     DEFAULT_OPS,
     INT8_OPS,
+    Calibration,
     Choice,
     Format,
     Options,
     choose,
     insert,
     insert_qoperators,
-    prepare,
 )
-from worker.compression.ranges import Method, observe
+from worker.compression.ranges import Method
 
 
 class StaticQuantization(Pass):
@@ -49,7 +49,8 @@ class StaticQuantization(Pass):
     )
     calibration: Method = Field(
         default="minmax",
-        description="Range of an activation: all that was seen, or 99.99 % of it.",
+        description="Range of an activation: all that was seen; 99.99 % of it; the one that "
+        "loses least information; or the one with the least squared error.",
     )
     ops: list[str] = Field(
         default=list(DEFAULT_OPS),
@@ -73,35 +74,55 @@ class StaticQuantization(Pass):
 
     def apply(self, model: ir.Model, context: Context) -> ir.Model:
         context.progress(0, "preparing the graph")
-        model = prepare(model)
+        calibration = self._calibration(model, context)
+        model = calibration.model()
         options = self._options(context)
         keep = set(graph.select_nodes(list(model.graph), self.keep_float))
         wanted = choose(model, self.ops, keep, float_outputs=options.float_outputs)
         if not wanted.compute:
             return _unchanged(model, wanted)
-        path = context.workdir / "prepared.onnx"
-        model = graph.spill(model, path)
-        observed = observe(
-            path,
+        calibration.see(
             wanted.tensors(float_outputs=options.float_outputs),
-            context.calibration,
-            histograms=self.calibration != "minmax",
-            threads=context.target.threads,
-            progress=lambda share, message: context.progress(0.05 + 0.75 * share, message),
+            lambda share, message: context.progress(0.05 + 0.75 * share, message),
         )
+        seen = calibration.observed
         chosen = choose(
-            model, self.ops, keep, observed=observed, float_outputs=options.float_outputs
+            model, self.ops, keep, observed=seen, float_outputs=options.float_outputs
         )
         if not chosen.compute:
             return _unchanged(model, chosen)
         context.progress(0.85, "writing int8 weights")
-        ranges = {name: seen.range(self.calibration) for name, seen in observed.items()}
+        ranges = calibration.ranges(self.calibration)
         if self.format == "qoperator":
-            result = insert_qoperators(path, chosen.nodes, ranges, options)
+            result = insert_qoperators(calibration.path, chosen.nodes, ranges, options)
         else:
             result = insert(model, chosen.nodes, ranges, options)
         _tell(result, chosen)
         return result
+
+    def _calibration(self, model: ir.Model, context: Context) -> Calibration:
+        """What was observed of this model file before, or a beginning."""
+        cache, key = context.cache, ""
+        if cache is not None and context.source is not None:
+            key = f"calibration {graph.file_digest(context.source)} {context.target.threads}"
+        known = cache.get(key) if cache is not None else None
+        if (
+            isinstance(known, Calibration)
+            and known.samples is context.calibration
+            and known.path.exists()
+        ):
+            return known
+        made = Calibration.of(
+            model,
+            context.calibration,
+            context.workdir / "prepared.onnx",
+            # One who keeps it may ask for another method next.
+            histograms=bool(key) or self.calibration != "minmax",
+            threads=context.target.threads,
+        )
+        if cache is not None and key:
+            cache[key] = made
+        return made
 
     def _options(self, context: Context) -> Options:
         narrow = self.weights == "int7" or (

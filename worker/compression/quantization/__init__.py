@@ -1,7 +1,9 @@
 """int8: which nodes, from which graph, with which ranges, and how they are written."""
 
-from worker.compression.quantization.choice import DEFAULT_OPS, INT8_OPS, Choice, choose
+from worker.compression.quantization.calibrating import Calibration
+from worker.compression.quantization.choice import Choice, choose
 from worker.compression.quantization.insertion import Format, Options, insert, weight_axis
+from worker.compression.quantization.operators import DEFAULT_OPS, INT8_OPS
 from worker.compression.quantization.preparation import prepare
 from worker.compression.quantization.qoperator import insert_qoperators
 from worker.compression.quantization.scales import QuantizedWeight, quantize_weight
@@ -9,6 +11,7 @@ from worker.compression.quantization.scales import QuantizedWeight, quantize_wei
 __all__ = [
     "DEFAULT_OPS",
     "INT8_OPS",
+    "Calibration",
     "Choice",
     "Format",
     "Options",

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from worker.compression.graph import constant
 from worker.compression.quantization.building import Builder
-from worker.compression.quantization.choice import (
+from worker.compression.quantization.operators import (
     BIAS_INPUTS,
     FLOAT_OUTPUT,
     SAME_SCALE,

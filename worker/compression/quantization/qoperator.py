@@ -14,8 +14,8 @@ from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 from onnxruntime.quantization.quant_utils import QuantizationMode
 
-from worker.compression.quantization.choice import absorbed, data_inputs
 from worker.compression.quantization.insertion import Options, Ranges
+from worker.compression.quantization.operators import absorbed, data_inputs
 
 # The mark that spares the quantizer its own shape inference, which fails on odd graphs and
 # writes beside the model; types come from the calibration instead.
