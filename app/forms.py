@@ -220,9 +220,10 @@ def _group(
 
 
 def _resolve(given: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
-    """A property with its reference followed and `| null` taken off."""
+    """A property with its reference followed, and `| null` or a preset's name taken off."""
     part = dict(given)
     options = [option for option in part.get("anyOf", []) if option.get("type") != "null"]
+    options = [option for option in options if "$ref" in option] or options
     if len(options) == 1:
         part = options[0] | {key: part[key] for key in part if key != "anyOf"}
     if "$ref" in part:

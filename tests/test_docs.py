@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from app.main import create_app
 from tests.servers import free_port, stop, wait_for_port
 from worker.compression import PRESETS, Recipe
-from worker.compression.calibration import Images
+from worker.compression.calibration import IMAGE_PRESETS, Images
 from worker.compression.passes import AnyPass, Target
 from worker.compression.recipe import Goal
 from worker.compression.report import Outcome
@@ -50,6 +50,10 @@ def test_every_setting_of_a_recipe_is_documented(model: type[BaseModel]) -> None
 
 def test_every_preset_is_documented() -> None:
     assert not [name for name in PRESETS if f"| `{name}` |" not in page("recipe.md")]
+
+
+def test_every_preset_of_images_is_documented() -> None:
+    assert not [name for name in IMAGE_PRESETS if f"| `{name}` |" not in page("data.md")]
 
 
 def test_every_outcome_is_documented() -> None:

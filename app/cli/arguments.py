@@ -133,7 +133,9 @@ def _request(command: argparse.ArgumentParser) -> None:
         metavar="NAME|FILE|JSON",
         help="what to do (default: auto; see docs/recipe.md)",
     )
-    command.add_argument("--calibration", metavar="FILE", help=".npz or .npy of sample inputs")
+    command.add_argument(
+        "--calibration", metavar="FILE", help=".npz or .npy of sample inputs, or .zip of images"
+    )
     command.add_argument("--evaluation", metavar="FILE", help="other samples, best with labels")
     _inputs(command)
 

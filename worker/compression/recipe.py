@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
-from worker.compression.calibration import Images
+from worker.compression.calibration import IMAGE_PRESETS, Images
 from worker.compression.errors import InvalidRecipe
 from worker.compression.fidelity import OutputKind
 from worker.compression.passes import (
@@ -63,6 +63,11 @@ Passes = Annotated[
 ]
 
 
+def _or_preset(schema: dict[str, Any]) -> None:
+    """Where settings of images stand, a preset's name may stand too."""
+    schema["anyOf"].insert(1, {"type": "string", "enum": list(IMAGE_PRESETS)})
+
+
 class Recipe(BaseModel):
     """Passes in the order they are applied, or `auto`; with goal, target and seed."""
 
@@ -72,7 +77,9 @@ class Recipe(BaseModel):
     goal: Goal = Goal()
     target: Target = Target()
     images: Images | None = Field(
-        default=None, description="How a zip of images becomes inputs."
+        default=None,
+        description="How a zip of images becomes inputs: a preset's name, or settings.",
+        json_schema_extra=_or_preset,
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of everything random.")
 

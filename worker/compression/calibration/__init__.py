@@ -1,6 +1,6 @@
 """Representative inputs, read lazily: memory does not grow with their number."""
 
-from worker.compression.calibration.images import Images
+from worker.compression.calibration.image_settings import IMAGE_PRESETS, Images
 from worker.compression.calibration.opening import open_samples
 from worker.compression.calibration.samples import CalibrationSet, Feed, Source
 from worker.compression.calibration.splitting import Split, split
@@ -8,6 +8,7 @@ from worker.compression.calibration.storage import ArrayFile, StoredArray
 from worker.compression.calibration.synthesis import synthetic
 
 __all__ = [
+    "IMAGE_PRESETS",
     "ArrayFile",
     "CalibrationSet",
     "Feed",

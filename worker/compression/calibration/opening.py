@@ -15,7 +15,8 @@ from worker.compression.calibration.arrays import (
     read_npz,
 )
 from worker.compression.calibration.columns import spec_batch
-from worker.compression.calibration.images import Images, image_entries, image_feeds
+from worker.compression.calibration.image_settings import Images
+from worker.compression.calibration.images import image_entries, image_feeds
 from worker.compression.calibration.lint import lint
 from worker.compression.calibration.samples import CalibrationSet, Source
 from worker.compression.calibration.storage import ArrayFile
@@ -101,8 +102,8 @@ def _pictures(
         raise InvalidData(
             f"the data is a zip of {len(pictures)} images, but the recipe does not say how an "
             "image becomes an input",
-            hint='add "images" to the recipe, such as {"size": [224, 224], "mean": [0.485, '
-            '0.456, 0.406], "std": [0.229, 0.224, 0.225]}',
+            hint='add "images" to the recipe: a preset, such as "imagenet", or settings, as in '
+            '{"size": [224, 224], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}',
         )
     found = image_feeds(archive, pictures, specs, images)
     stored = read_labels(archive, labels_key(specs), into)
