@@ -1,5 +1,6 @@
 """Judge a result against the original on held-out samples, and write the report beside it."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,7 @@ from worker.compression.verdict import Evidence, judge, snippet
 
 @dataclass(frozen=True)
 class Made:
-    """The file after a pass, and what is to be said of it."""
+    """The file after a pass, what is to be said of it, and `files` that go with it."""
 
     path: Path
     pass_: Pass
@@ -38,6 +39,7 @@ class Made:
     warnings: list[Warned]
     notes: dict[str, str]
     extra: dict[str, object] = field(default_factory=dict)
+    files: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ def assess(
     result = made[-1].path if made else subject.original
     out.mkdir(parents=True, exist_ok=True)
     copy_model(result, out / "model.onnx")
+    for file in (file for step in made for file in step.files):
+        shutil.copyfile(file, out / file.name)
     subject.progress("measure", 0.55, "comparing with the original on held-out samples")
     closeness = _closeness(subject, [step.path for step in made])
     timed = _latencies(subject, [step.path for step in made])

@@ -15,7 +15,7 @@ from worker.compression.errors import CompressionWarning
 from worker.compression.pipeline import by_hand
 from worker.compression.recipe import Recipe
 from worker.compression.report import Report, listening
-from worker.compression.search import search
+from worker.compression.search import curve, search
 from worker.compression.subject import Measure, prepare
 
 
@@ -73,6 +73,8 @@ def compress(
         )
         if wanted.passes == "auto":
             report = search(subject, out)
+        elif any(len(one.variants()) > 1 for one in wanted.passes):
+            report = curve(subject, wanted.passes, out)
         else:
             report = by_hand(subject, wanted.passes, out)
         write_bundle(

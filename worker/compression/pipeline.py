@@ -15,7 +15,7 @@ from worker.compression.errors import (
     PassFailed,
     first_line,
 )
-from worker.compression.passes import AnyPass, Context, Pass
+from worker.compression.passes import FILES, AnyPass, Context, Pass
 from worker.compression.report import Report, listening
 from worker.compression.subject import Subject
 
@@ -64,6 +64,7 @@ def _run(subject: Subject, pass_: Pass, source: Path, context: Context) -> Made:
         warnings=heard(),
         notes=graph.notes(model),
         extra=dict(model.meta.get("extra", {})),
+        files=sorted((folder / FILES).glob("*")),
     )
 
 

@@ -11,6 +11,7 @@ from worker.compression.errors import InvalidRecipe
 from worker.compression.fidelity import OutputKind
 from worker.compression.passes import (
     AnyPass,
+    ChannelPruning,
     GraphCleaning,
     MagnitudePruning,
     StaticQuantization,
@@ -141,5 +142,7 @@ PRESETS: dict[str, Recipe] = {
     "auto": Recipe(),
     "int8": Recipe(passes=[GraphCleaning(), StaticQuantization()]),
     "prune-l1": Recipe(passes=[MagnitudePruning(amount=0.2)]),
+    "prune-channels": Recipe(passes=[ChannelPruning(amount=0.3)]),
+    "prune-curve": Recipe(passes=[ChannelPruning(amount=[0.1, 0.2, 0.3, 0.5])]),
     "smallest": Recipe(goal=Goal(objective="size")),
 }

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ Measure = Callable[[Path, Feed], int | None]
 class Subject:
     """`original` is the ONNX file that results are judged against; `model` the upload.
 
-    `deadline` is the `time.monotonic()` at which the report should be written.
+    `deadline` is the `time.monotonic()` at which the report should be written; `memo` is what
+    passes keep of one call for the next.
     """
 
     original: Path
@@ -60,6 +61,7 @@ class Subject:
     inputs: Mapping[str, Any] | None = None
     cache: Path | None = None
     expected: Preflight | None = None
+    memo: dict[str, object] = field(default_factory=dict)
 
     @property
     def verified(self) -> bool:
@@ -84,6 +86,7 @@ class Subject:
             seed=self.recipe.seed,
             progress=progress,
             measure=self.measure,
+            cache=self.memo,
         )
 
     def reference(self, samples: CalibrationSet, name: str) -> Reference:

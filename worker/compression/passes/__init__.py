@@ -4,19 +4,22 @@ from typing import Annotated
 
 from pydantic import Field
 
-from worker.compression.passes.base import Context, Pass, Target
+from worker.compression.passes.base import FILES, Context, Pass, Target
+from worker.compression.passes.channel_pruning import ChannelPruning
 from worker.compression.passes.graph_cleaning import GraphCleaning
 from worker.compression.passes.magnitude_pruning import MagnitudePruning
 from worker.compression.passes.static_quantization import StaticQuantization
 
 # An explicit union: the type checker sees it, and pydantic has no supported way to build one.
 AnyPass = Annotated[
-    GraphCleaning | MagnitudePruning | StaticQuantization,
+    GraphCleaning | MagnitudePruning | ChannelPruning | StaticQuantization,
     Field(discriminator="method"),
 ]
 
 __all__ = [
+    "FILES",
     "AnyPass",
+    "ChannelPruning",
     "Context",
     "GraphCleaning",
     "MagnitudePruning",

@@ -1,15 +1,18 @@
 """What every method is: its settings and one verb."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict, Field
 
 from worker.compression.calibration import CalibrationSet
+
+FILES = "files"
+"""Folder, in the working directory of a pass, of what is handed out beside the model."""
 
 Cpu = Literal["auto", "x86-vnni", "x86-avx2", "arm64"]
 
@@ -36,7 +39,8 @@ class Context:
     `progress` takes a share (0..1) of this pass and a message; `measure` gives the peak memory
     in bytes of a fresh process that loads and runs the model file once, or None where that
     cannot be had. `source` is the file that the model was read from; with a `cache`, a pass may
-    keep there what it learnt of that file, for others of its kind.
+    keep there what it learnt of that file, for others of its kind. Files that go to the user
+    beside the model are left in `workdir / FILES`.
     """
 
     workdir: Path
@@ -55,6 +59,10 @@ class Pass(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: str
+
+    def variants(self) -> "Sequence[Self]":
+        """The settings one by one, where they ask for several results to compare."""
+        return [self]
 
     @abstractmethod
     def apply(self, model: ir.Model, context: Context) -> ir.Model:

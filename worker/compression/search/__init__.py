@@ -8,12 +8,13 @@ from worker.compression.assessment import assess
 from worker.compression.benchmark import race
 from worker.compression.report import Report
 from worker.compression.search.bench import Bench, ranked
+from worker.compression.search.curve import curve
 from worker.compression.search.front import listed, warnings, why_not
 from worker.compression.search.stages import explore
 from worker.compression.search.trial import Trial
 from worker.compression.subject import Subject
 
-__all__ = ["search"]
+__all__ = ["curve", "search"]
 
 RESERVED = 0.2
 """Share of the time budget kept for the last measurement and the report."""

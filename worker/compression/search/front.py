@@ -42,10 +42,11 @@ def listed(
     for number, one in enumerate(front(trials, best, subject)):
         files[id(one)] = f"front-{number}.onnx"
         copy_model(one.path, out / files[id(one)])
-    return [_candidate(subject, one, best, files.get(id(one))) for one in trials]
+    return [candidate(subject, one, best, files.get(id(one))) for one in trials]
 
 
-def _candidate(subject: Subject, one: Trial, best: Trial | None, file: str | None) -> Candidate:
+def candidate(subject: Subject, one: Trial, best: Trial | None, file: str | None) -> Candidate:
+    """A trial as the report lists it; `file` is its name in the output folder."""
     return Candidate(
         name=one.name,
         recipe=subject.recipe.model_copy(update={"passes": list(one.passes)}),

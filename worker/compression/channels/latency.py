@@ -1,0 +1,179 @@
+"""What each layer takes at each width, timed on this CPU: latency falls in steps."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+
+from worker.compression import graph
+from worker.compression.channels.allocation import Steps
+from worker.compression.channels.costs import Costs, Term
+from worker.compression.channels.frontier import segment
+from worker.compression.channels.rewrite import prune
+from worker.compression.channels.survey import Survey
+from worker.compression.channels.trace import Feed
+
+# A width counts as slower than the full one beyond this: less is noise.
+_SLOWER = 1.03
+# Runs of a micro-benchmark, after one to warm up; quick layers run until this is over.
+_RUNS, _MOST_RUNS = 7, 50
+_LEAST_MS = 10.0
+_TIMED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Share of a layer's time that is left when a group has lost so many units."""
+
+    group: int
+    shares: Mapping[int, float]
+
+    def groups(self) -> tuple[int, ...]:
+        return (self.group,)
+
+    def share(self, lost: Sequence[int]) -> float:
+        nearest = max(count for count in self.shares if count <= lost[self.group])
+        return self.shares[nearest]
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Milliseconds as a cost, and the steps that are not slower than the full width."""
+
+    costs: Costs
+    steps: Sequence[Steps]
+
+
+class Bench:
+    """Times single nodes; the same layer with the same shapes is timed once."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        self._folder = folder
+        self._threads = threads
+        self._known: dict[tuple[object, ...], float] = {}
+
+    def milliseconds(
+        self, model: ir.Model, node: ir.Node, shapes: Mapping[str, tuple[int, ...]]
+    ) -> float:
+        rng = np.random.default_rng(0)
+        feed = {
+            value.name: rng.standard_normal(shapes[value.name]).astype(np.float32)
+            for value in node.inputs
+            if value is not None and value.name and value.const_value is None
+        }
+        key = _signature(node, feed)
+        if key not in self._known:
+            path = self._folder / "layer.onnx"
+            names = [value.name for value in node.outputs if value.name]
+            graph.save(segment(model, [node], feed, names[:1]), path)
+            session = graph.session(path, threads=self._threads)
+            self._known[key] = _least(session, feed)
+        return self._known[key]
+
+
+def time_layers(
+    survey: Survey,
+    steps: Sequence[Steps],
+    *,
+    rest: float,
+    folder: Path,
+    threads: int,
+    progress: Callable[[float, str], None],
+) -> LatencyTable:
+    """Time layers with weights at every width of their groups; the model takes `rest` ms."""
+    bench = Bench(folder, threads)
+    lookups: dict[str, list[Lookup]] = {}
+    allowed: list[Steps] = []
+    full: dict[str, float] = {}
+    for index, group in enumerate(survey.groups):
+        times = {lost: _times(survey, index, lost, bench) for lost in steps[index].lost}
+        full |= times[0]
+        for node in times[0]:
+            shares = {lost: found[node] / times[0][node] for lost, found in times.items()}
+            lookups.setdefault(node, []).append(Lookup(index, shares))
+        whole = sum(times[0].values())
+        quick = [n for n, found in times.items() if sum(found.values()) <= _SLOWER * whole]
+        allowed.append(Steps(tuple(quick)))
+        progress((index + 1) / len(survey.groups), f"timing the widths of {group.name}")
+    terms = [Term(full[node], tuple(lookups[node])) for node in lookups]
+    terms.append(Term(max(0.0, rest - sum(full.values())), ()))
+    by_group = tuple(
+        tuple(i for i, term in enumerate(terms) if g in term.groups())
+        for g in range(len(survey.groups))
+    )
+    return LatencyTable(Costs(tuple(terms), by_group), allowed)
+
+
+def slower(survey: Survey, index: int, lost: int, bench: Bench) -> bool:
+    """Whether the layers of one group take longer at this width than at the full one."""
+    whole = sum(_times(survey, index, 0, bench).values())
+    return sum(_times(survey, index, lost, bench).values()) > _SLOWER * whole
+
+
+def measured_speedup(
+    before: Path, after: Path, feed: Feed, *, threads: int, rounds: int = 15
+) -> tuple[float, float]:
+    """Milliseconds of the first model, and how many times faster the second is, interleaved."""
+    sessions = [graph.session(path, threads=threads) for path in (before, after)]
+    times: list[list[float]] = [[], []]
+    for _ in range(rounds):
+        for session, found in zip(sessions, times, strict=True):
+            found.append(_once(session, feed))
+    slow, fast = (statistics.median(found[2:]) for found in times)
+    return slow, slow / fast
+
+
+def _signature(node: ir.Node, feed: Mapping[str, np.ndarray]) -> tuple[object, ...]:
+    weights = [
+        tuple(value.const_value.shape.numpy())
+        for value in node.inputs
+        if value is not None and value.const_value is not None
+    ]
+    attributes = sorted((name, str(value.value)) for name, value in node.attributes.items())
+    return (node.op_type, tuple(weights), tuple(a.shape for a in feed.values()), *attributes)
+
+
+def _times(survey: Survey, index: int, lost: int, bench: Bench) -> dict[str, float]:
+    """Milliseconds of the layers that touch a group, with its first units gone."""
+    group = survey.groups[index]
+    cut = survey.structure.cut(group.units[:lost])
+    model = prune(survey.model, survey.structure, cut)
+    shapes = {
+        name: tuple(int((~cut[labels]).sum()) for labels in axes)
+        for name, axes in survey.structure.axes.items()
+    }
+    unit = group.units[0]
+    return {
+        node.name or "": bench.milliseconds(model, node, shapes)
+        for node in model.graph
+        if node.op_type in _TIMED and _touches(survey, node, unit)
+    }
+
+
+def _touches(survey: Survey, node: ir.Node, unit: int) -> bool:
+    weights = [v for v in node.inputs if v is not None and v.const_value is not None]
+    return any(
+        bool(np.any(labels == unit))
+        for value in weights
+        for labels in survey.structure.axes.get(value.name or "", ())
+    )
+
+
+def _least(session: ort.InferenceSession, feed: Feed) -> float:
+    """Milliseconds of the quickest run: other load only ever adds to them."""
+    _once(session, feed)
+    times: list[float] = []
+    while len(times) < _RUNS or (sum(times) < _LEAST_MS and len(times) < _MOST_RUNS):
+        times.append(_once(session, feed))
+    return min(times)
+
+
+def _once(session: ort.InferenceSession, feed: Feed) -> float:
+    started = time.perf_counter()
+    session.run(None, dict(feed))
+    return (time.perf_counter() - started) * 1000

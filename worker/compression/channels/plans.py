@@ -1,0 +1,187 @@
+"""How many units each group is to lose: by amount, by measured speed, or as it was told."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.compression import graph
+from worker.compression.channels.allocation import NEAR, Allocation, Steps, steps
+from worker.compression.channels.costs import Of
+from worker.compression.channels.criteria import Ranking
+from worker.compression.channels.latency import Bench, measured_speedup, slower, time_layers
+from worker.compression.channels.rewrite import prune
+from worker.compression.channels.study import Study
+from worker.compression.channels.survey import Survey
+from worker.compression.errors import InvalidRecipe
+
+# Widths that kernels take whole: a block of AVX512, of AVX2 and ARM, and the least of any.
+_WIDE_BLOCK, _BLOCK, _LEAST_BLOCK = 16, 8, 4
+# Widths of one group that are timed at most.
+_MOST_TIMED = 8
+# Corrections after a first speed-up is measured.
+_CORRECTIONS = 3
+_MOST_SHARE = 0.95
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Units that each group loses, and what that reaches: a share, or a speed-up.
+
+    `timed`: a stopwatch had a say, so that another run may plan otherwise.
+    """
+
+    lost: tuple[int, ...]
+    reached: float
+    timed: bool = False
+
+
+def by_amount(
+    study: Study,
+    rankings: Sequence[Ranking],
+    amount: float,
+    *,
+    of: Of,
+    block: int | None,
+    threads: int,
+) -> Plan:
+    """Take `amount` of the cost `of`; `block` is what widths are rounded to, None for any.
+
+    With None widths are what kernels take whole, as far as that reaches; finer ones are only
+    taken where they are timed as not slower than the full width.
+    """
+    survey = study.survey
+    allocation = Allocation(rankings, _ladder(survey, block), survey.costs(of))
+    lost = allocation.reach(amount)
+    timed = False
+    if block is None:
+        lost, timed = _not_slower(study, lost, threads)
+    return Plan(tuple(lost), allocation.saved(lost), timed)
+
+
+def kernel_block(flags: Sequence[str]) -> int:
+    """Channels that this CPU's convolutions take at once (mlas NchwcBlockSize)."""
+    return _WIDE_BLOCK if "avx512f" in flags else _BLOCK
+
+
+def _ladder(survey: Survey, block: int | None) -> list[list[Steps]]:
+    """Steps of all groups, from coarse to fine."""
+    sizes = [_WIDE_BLOCK, _BLOCK, _LEAST_BLOCK, 1] if block is None else [block]
+    return [[steps(g, survey.step_width(g), size) for g in survey.groups] for size in sizes]
+
+
+def _not_slower(study: Study, lost: Sequence[int], threads: int) -> tuple[list[int], bool]:
+    """Give units back to groups whose odd width would be slower than the full one."""
+    survey, bench = study.survey, Bench(study.folder, threads)
+    kept, timed = list(lost), False
+    for index, group in enumerate(survey.groups):
+        width = survey.step_width(group)
+        while kept[index] and (len(group.units) - kept[index]) * width % _BLOCK:
+            timed = True
+            if not slower(survey, index, kept[index], bench):
+                break
+            kept[index] -= 1
+    return kept, timed
+
+
+def by_speedup(
+    study: Study,
+    rankings: Sequence[Ranking],
+    speedup: float,
+    *,
+    block: int | None,
+    threads: int,
+    progress: Callable[[float, str], None],
+) -> Plan:
+    """Plan by a table of timed layers, then correct by what the whole model measures."""
+    survey, feed = study.survey, study.samples[0]
+    original, path = study.folder / "prepared.onnx", study.folder / "timed.onnx"
+    whole, _ = measured_speedup(original, original, feed, threads=threads)
+    table = time_layers(
+        survey,
+        [_thinned(one) for one in _ladder(survey, block)[0]],
+        rest=whole,
+        folder=study.folder,
+        threads=threads,
+        progress=progress,
+    )
+    allocation = Allocation(rankings, [table.steps], table.costs)
+    wanted = share = 1 - 1 / speedup
+    best: tuple[tuple[int, ...], float] = (tuple([0] * len(rankings)), 1.0)
+    for _ in range(_CORRECTIONS):
+        lost = allocation.reach(share)
+        _write(study, rankings, lost, path)
+        _, reached = measured_speedup(original, path, feed, threads=threads)
+        if reached > best[1]:
+            best = (tuple(lost), reached)
+        if reached >= speedup * (1 - NEAR):
+            break
+        share = min(_MOST_SHARE, share + max(0.02, wanted - (1 - 1 / reached)))
+    return Plan(*best, timed=True)
+
+
+def _thinned(one: Steps) -> Steps:
+    """At most so many widths, evenly spread, the full one and the narrowest among them."""
+    if len(one.lost) <= _MOST_TIMED:
+        return one
+    last = len(one.lost) - 1
+    picked = {round(place * last / (_MOST_TIMED - 1)) for place in range(_MOST_TIMED)}
+    return Steps(tuple(one.lost[place] for place in sorted(picked)))
+
+
+def _write(study: Study, rankings: Sequence[Ranking], lost: Sequence[int], path: Path) -> None:
+    structure = study.survey.structure
+    cut = structure.cut(
+        unit for one, count in zip(rankings, lost, strict=True) for unit in one.order[:count]
+    )
+    graph.save(prune(study.survey.model, structure, cut), path)
+
+
+def by_widths(survey: Survey, widths: Mapping[str, int]) -> Plan:
+    """Keep so many channels of each named weight.
+
+    Raises:
+        InvalidRecipe: a name that makes no channels, a pinned group, or an impossible width.
+    """
+    lost = [0] * len(survey.groups)
+    told: dict[int, str] = {}
+    for name, width in widths.items():
+        index = _named(survey, name)
+        if index in told and lost[index] != _lost(survey, index, name, width):
+            raise InvalidRecipe(
+                f"widths of {told[index]!r} and {name!r} differ, but they go together",
+                hint="name one of them, or give both the same width",
+            )
+        lost[index] = _lost(survey, index, name, width)
+        told[index] = name
+    return Plan(tuple(lost), survey.costs("macs").saved(lost))
+
+
+def _named(survey: Survey, name: str) -> int:
+    """The group of that name, or the one whose channels that weight makes."""
+    for index, group in enumerate(survey.groups):
+        if group.name == name:
+            return index
+    for index, group in enumerate(survey.groups):
+        if name in [place.value for place in group.producers]:
+            return index
+    for group in survey.structure.pinned:
+        if name in [group.name, *(place.value for place in group.producers)]:
+            raise InvalidRecipe(f"{name!r} cannot lose channels: {group.reason}")
+    names = ", ".join(group.name for group in survey.groups[:20])
+    raise InvalidRecipe(
+        f"no weight named {name!r} makes channels that can be pruned",
+        hint=f"there are {names}" if names else "nothing in this model can be pruned",
+    )
+
+
+def _lost(survey: Survey, index: int, name: str, kept: int) -> int:
+    group = survey.groups[index]
+    each = survey.width(group)
+    if kept > each * len(group.units):
+        raise InvalidRecipe(f"{name!r} has {each * len(group.units)} channels, not {kept}")
+    if kept % each:
+        raise InvalidRecipe(
+            f"{name!r} cannot keep {kept} channels: they go {each} at a time",
+            hint=f"give a multiple of {each}",
+        )
+    return len(group.units) - kept // each

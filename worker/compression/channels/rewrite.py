@@ -1,0 +1,157 @@
+"""Take channels out of a graph for good: weights, and every constant that counts them."""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from worker.compression.channels.groups import Cut, Structure
+from worker.compression.channels.rules.convolution import by_whole_groups
+from worker.compression.channels.shapes import recount
+from worker.compression.channels.surgery import Surgery
+
+
+def prune(model: ir.Model, structure: Structure, cut: Cut) -> ir.Model:
+    """A copy of a prepared model without the channels that `cut` marks."""
+    copy = model.clone()
+    for node in list(copy.graph):
+        change = CHANGES.get(node.op_type)
+        surgery = Surgery(node, copy.graph, structure, cut)
+        tensors = (*node.inputs, *node.outputs)
+        if change is not None and any(surgery.changes(value) for value in tensors):
+            change(surgery)
+    for name, value in copy.graph.initializers.items():
+        _shrink(value, structure, cut, name)
+    for node in copy.graph:
+        for value in node.outputs:
+            _restate_shape(value, structure, cut)
+    return copy
+
+
+def mask(model: ir.Model, structure: Structure, cut: Cut) -> ir.Model:
+    """A copy of the same size whose weights read zero from the channels that `cut` marks."""
+    copy = model.clone()
+    for group in structure.groups:
+        for use in group.consumers:
+            value = copy.graph.initializers[use.place.value]
+            gone = ~structure.kept(use.place.value, use.place.axis, cut)
+            if value.const_value is None or not gone.any():
+                continue
+            array = value.const_value.numpy().copy()
+            np.moveaxis(array, use.place.axis, 0)[gone] = 0
+            value.const_value = ir.Tensor(array, dtype=value.const_value.dtype, name=value.name)
+    return copy
+
+
+def _shrink(value: ir.Value, structure: Structure, cut: Cut, name: str) -> None:
+    tensor = value.const_value
+    if tensor is None or name not in structure.axes:
+        return
+    masks = [structure.kept(name, axis, cut) for axis in range(len(structure.axes[name]))]
+    if all(kept.all() for kept in masks):
+        return
+    array = tensor.numpy()
+    for axis, kept in enumerate(masks):
+        array = np.compress(kept, array, axis=axis)
+    value.const_value = ir.Tensor(np.ascontiguousarray(array), dtype=tensor.dtype, name=name)
+    value.shape = ir.Shape(array.shape)
+
+
+def _restate_shape(value: ir.Value, structure: Structure, cut: Cut) -> None:
+    axes = structure.axes.get(value.name or "", ())
+    if value.shape is None or len(axes) != len(value.shape):
+        return
+    kept = [structure.kept(value.name or "", axis, cut) for axis in range(len(axes))]
+    sizes = [
+        size if here.all() else int(here.sum())
+        for size, here in zip(value.shape, kept, strict=True)
+    ]
+    value.shape = ir.Shape(sizes)
+
+
+def _conv(at: Surgery) -> None:
+    groups = at.node.attributes.get_int("group", 1)
+    x = at.node.inputs[0]
+    per_group = at.before(x)[1] // groups
+    if groups > 1 and by_whole_groups(groups, per_group):
+        at.node.attributes["group"] = ir.AttrInt64("group", at.after(x)[1] // per_group)
+
+
+def _recurrent(at: Surgery) -> None:
+    at.node.attributes["hidden_size"] = ir.AttrInt64(
+        "hidden_size", at.after(at.node.inputs[2])[2]
+    )
+
+
+def _split(at: Surgery) -> None:
+    axis = at.node.attributes.get_int("axis", 0)
+    sizes = [at.after(value)[axis] for value in at.node.outputs]
+    if "split" in at.node.attributes:
+        at.node.attributes["split"] = ir.AttrInt64s("split", sizes)
+        return
+    at.node.attributes.pop("num_outputs", None)
+    at.set_input(1, np.array(sizes, dtype=np.int64), "split")
+
+
+def _slice(at: Surgery) -> None:
+    """Starts and ends move by what was removed before them."""
+    starts, ends = at.constant(1), at.constant(2)
+    if starts is None or ends is None:
+        return
+    axes = at.constant(3)
+    x = at.node.inputs[0]
+    rank = len(at.before(x))
+    named = range(len(starts)) if axes is None else [int(axis) % rank for axis in axes]
+    starts, ends = starts.copy(), ends.copy()
+    for position, axis in enumerate(named):
+        kept = at.mask(x, axis)
+        if kept.all():
+            continue
+        part = range(kept.size)[int(starts[position]) : int(ends[position])]
+        starts[position] = kept[: part.start].sum()
+        ends[position] = kept[: part.stop].sum()
+    at.set_input(1, starts, "starts")
+    at.set_input(2, ends, "ends")
+
+
+def _gather(at: Surgery) -> None:
+    indices = at.constant(1)
+    x = at.node.inputs[0]
+    axis = at.node.attributes.get_int("axis", 0) % len(at.before(x))
+    kept = at.mask(x, axis)
+    if indices is None or kept.all():
+        return
+    place = np.cumsum(kept) - 1
+    flat = indices % kept.size
+    if indices.ndim == 1:
+        flat = flat[kept[flat]]
+    at.set_input(1, place[flat].astype(indices.dtype), "indices")
+
+
+def _resize(at: Surgery) -> None:
+    sizes = at.constant(3)
+    if sizes is None or not sizes.size or "axes" in at.node.attributes:
+        return
+    changed = np.where(
+        np.array(at.before(at.node.outputs[0])) != np.array(at.after(at.node.outputs[0])),
+        at.after(at.node.outputs[0]),
+        sizes,
+    )
+    at.set_input(3, changed.astype(sizes.dtype), "sizes")
+
+
+Change = Callable[[Surgery], None]
+
+CHANGES: dict[str, Change] = {
+    "Conv": _conv,
+    "ConvTranspose": _conv,
+    "LSTM": _recurrent,
+    "GRU": _recurrent,
+    "RNN": _recurrent,
+    "Split": _split,
+    "Slice": _slice,
+    "Gather": _gather,
+    "Reshape": recount,
+    "Expand": recount,
+    "Resize": _resize,
+}
