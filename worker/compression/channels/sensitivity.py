@@ -87,7 +87,7 @@ def _drawn(local: Array, places: Sequence[int], measured: Sequence[float]) -> Ar
 
 
 def probe_samples(macs: int, groups: int) -> int:
-    """How many samples each probe runs on; counted, not timed, so that a rerun does the same."""
+    """How many samples each probe runs on; counted, not timed: a rerun does the same."""
     affordable = _MACS_OF_PROBES / max(1, macs * groups * _PROBES_PER_GROUP)
     return int(np.clip(affordable, _FEWEST_SAMPLES, _MOST_SAMPLES))
 
