@@ -79,7 +79,7 @@ class Job:
         return {"ok": True, "inspection": found}
 
     def _compress(self, taken: Any) -> dict[str, Any]:  # noqa: ANN401 - imported after the seal
-        from worker.compression import compress  # noqa: PLC0415 - after the seal
+        from worker.compression import OwnMetric, compress  # noqa: PLC0415 - after the seal
 
         request, out = self._request, self._folder / self._request.out
         report = compress(
@@ -94,6 +94,7 @@ class Job:
             evaluation=self._path(request.evaluation),
             inputs=request.inputs,
             cache=self._path(request.cache),
+            metric=OwnMetric(request.metric, self._channel.score) if request.metric else None,
             progress=self._compressing,
             measure=self._measure,
             quiet=self._channel.quiet,

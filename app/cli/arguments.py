@@ -82,6 +82,12 @@ def _compress(command: argparse.ArgumentParser) -> None:
     _fail_if_worse(command)
     _sandbox(command)
     command.add_argument(
+        "--metric",
+        metavar="FILE.py",
+        help="your own evaluation, run outside of the sandbox: evaluate(model_path) gives a "
+        "number or one for each sample, higher is better",
+    )
+    command.add_argument(
         "--no-cache", action="store_true", help="neither use nor keep what searches found out"
     )
 

@@ -11,12 +11,14 @@ from typing import Any
 
 from app.cli import given
 from app.cli.bundle import with_external_data
+from app.cli.metric import scorer
 from app.cli.progress import shown
 from app.cli.refusals import CannotDo
 from worker.isolation import (
     Ended,
     Limits,
     Request,
+    Score,
     default_limits,
     open_result,
     remove_folder,
@@ -39,6 +41,7 @@ def compress(arguments: Namespace) -> Mapping[str, Any]:
     model = given.file(arguments.model, "the model")
     calibration = given.optional_file(arguments.calibration, "--calibration")
     evaluation = given.optional_file(arguments.evaluation, "--evaluation")
+    metric = given.optional_file(arguments.metric, "--metric")
     recipe, inputs = given.recipe(arguments.recipe), given.inputs(arguments.inputs)
     with _output(arguments.out) as out, _workplace(out) as folder:
         request = Request(
@@ -50,9 +53,11 @@ def compress(arguments: Namespace) -> Mapping[str, Any]:
             evaluation=_text(evaluation),
             inputs=inputs,
             cache=None if arguments.no_cache else "cache",
+            metric=metric.name if metric else None,
         )
         with _remembering(arguments, folder, (model, calibration, evaluation)):
-            result = _run(request, folder, sandbox=_sandbox(arguments))
+            score = scorer(metric) if metric else None
+            result = _run(request, folder, sandbox=_sandbox(arguments), score=score)
         _publish(folder, result["files"], out)
     report: Mapping[str, Any] = result["report"]
     return report
@@ -127,7 +132,9 @@ def _limits(request: Request) -> Limits:
     return replace(limits, memory_bytes=usable_memory() * 3 // 4)
 
 
-def _run(request: Request, folder: Path, *, sandbox: str) -> Mapping[str, Any]:
+def _run(
+    request: Request, folder: Path, *, sandbox: str, score: Score | None = None
+) -> Mapping[str, Any]:
     with shown() as tell:
         ended = run_child(
             request,
@@ -136,6 +143,7 @@ def _run(request: Request, folder: Path, *, sandbox: str) -> Mapping[str, Any]:
             sandbox=sandbox,
             on_message=lambda said: tell(said.stage, said.share, said.message),
             stop=lambda: None,
+            score=score,
         )
     if ended.result is None or ended.error is not None:
         raise _refusal(ended)

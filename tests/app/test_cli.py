@@ -292,3 +292,57 @@ def _gone(pid: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+class TestOwnMetric:
+    def test_the_bound_holds_for_the_users_own_metric(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        metric = tmp_path / "weights.py"
+        # A metric that only sees how many weights are zero: pruning halves it, as asked.
+        metric.write_text(
+            "import onnx\n"
+            "from onnx import numpy_helper\n"
+            "def evaluate(path):\n"
+            "    print('evaluating')\n"
+            "    model = onnx.load(path)\n"
+            "    arrays = [numpy_helper.to_array(t) for t in model.graph.initializer]\n"
+            "    return [(a != 0).mean() for a in arrays if a.ndim > 1]\n"
+        )
+        out, recipe = (
+            tmp_path / "out",
+            '{"passes": [{"method": "magnitude_pruning", "amount": 0.5}]}',
+        )
+        arguments = [
+            "compress",
+            MODEL,
+            "-o",
+            str(out),
+            "--recipe",
+            recipe,
+            "--metric",
+            str(metric),
+        ]
+        assert main([*arguments, "--fail-if-worse"]) == 3
+        report = json.loads((out / "report.json").read_text())
+        assert report["verdict"]["outcome"] == "as_asked_but_worse"
+        accuracy = report["accuracy"]
+        assert accuracy["metric"] == "weights.py"
+        assert accuracy["before"] == pytest.approx(1, abs=0.01)
+        assert accuracy["after"] < 0.8
+        assert accuracy["interval"][0] <= accuracy["drop"] <= accuracy["interval"][1]
+        assert "evaluating" not in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        "code",
+        ["def evaluate(path): return float('nan')", "def evaluate(path): 1 / 0", "x = 1"],
+    )
+    def test_a_metric_that_fails_is_named(
+        self, code: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        metric = tmp_path / "broken.py"
+        metric.write_text(code)
+        out = str(tmp_path / "out")
+        arguments = ["compress", MODEL, "-o", out, "--recipe", "prune-l1"]
+        assert main([*arguments, "--metric", str(metric)]) == 2
+        assert "broken.py" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from worker.compression.errors import (
     StatefulModule,
     UnsupportedFormat,
 )
+from worker.compression.fidelity import OwnMetric
 from worker.compression.inspection import Inspection, inspect
 from worker.compression.recipe import PRESETS, Goal, Recipe
 from worker.compression.report import Report
@@ -30,6 +31,7 @@ __all__ = [
     "InvalidRecipe",
     "LabelsMismatch",
     "MissingInputs",
+    "OwnMetric",
     "PassFailed",
     "Recipe",
     "Report",

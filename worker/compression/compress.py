@@ -12,6 +12,7 @@ from worker.compression.benchmark import Quiet, host_quiet
 from worker.compression.bundle import write_bundle
 from worker.compression.calibration import Feed
 from worker.compression.errors import CompressionWarning
+from worker.compression.fidelity import OwnMetric
 from worker.compression.pipeline import by_hand
 from worker.compression.recipe import Recipe
 from worker.compression.report import Report, listening
@@ -32,6 +33,7 @@ def compress(
     evaluation: Path | None = None,
     inputs: Mapping[str, Any] | None = None,
     cache: Path | None = None,
+    metric: OwnMetric | None = None,
     progress: Callable[[str, float, str], None] | None = None,
     measure: Measure | None = None,
     quiet: Quiet = host_quiet,
@@ -44,7 +46,7 @@ def compress(
     what the user should know of that conversion: the report lists them as warnings. `measure`
     gives the peak memory in bytes of a fresh process that runs a model file on a feed; without
     it none is reported. `cache` is a folder where a search leaves what another one on the same
-    model and data need not find out again.
+    model and data need not find out again. `metric` takes the place of labels.
 
     Raises:
         CompressionError: the model, the recipe or the data is refused; the message says why.
@@ -70,6 +72,7 @@ def compress(
             evaluation=evaluation,
             inputs=inputs,
             cache=cache,
+            metric=metric,
         )
         if wanted.passes == "auto":
             report = search(subject, out)

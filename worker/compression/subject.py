@@ -24,7 +24,14 @@ from worker.compression.calibration import (
     synthetic,
 )
 from worker.compression.errors import InvalidData, first_line
-from worker.compression.fidelity import OutputKind, Reference, output_kinds
+from worker.compression.fidelity import (
+    OutputKind,
+    OwnMetric,
+    Reference,
+    Scored,
+    output_kinds,
+    scores,
+)
 from worker.compression.passes import Context
 from worker.compression.preflight import Preflight, preflight
 from worker.compression.recipe import Recipe
@@ -62,10 +69,15 @@ class Subject:
     cache: Path | None = None
     expected: Preflight | None = None
     memo: dict[str, object] = field(default_factory=dict)
+    metric: OwnMetric | None = None
+    scores: np.ndarray | None = None
+    """What `metric` says of the original."""
 
     @property
     def verified(self) -> bool:
         """Whether the report may speak of fidelity: real samples, and enough of them."""
+        if self.metric is not None:
+            return True
         return self.split.report.source != "synthetic" and len(self.split.report) >= 8
 
     def timing_seconds(self, races: int) -> float:
@@ -89,10 +101,13 @@ class Subject:
             cache=self.memo,
         )
 
-    def reference(self, samples: CalibrationSet, name: str) -> Reference:
+    def reference(self, samples: CalibrationSet, name: str) -> Reference | Scored:
         folder = self.workdir / f"reference-{name}"
         folder.mkdir(exist_ok=True)
-        return Reference(self.original, samples, self.kinds, workdir=folder)
+        found = Reference(self.original, samples, self.kinds, workdir=folder)
+        if self.metric is None or self.scores is None:
+            return found
+        return Scored(found, self.metric, self.scores)
 
 
 def prepare(
@@ -112,6 +127,7 @@ def prepare(
     evaluation: Path | None = None,
     inputs: Mapping[str, Any] | None = None,
     cache: Path | None = None,
+    metric: OwnMetric | None = None,
 ) -> Subject:
     """Read the data, run the original once and say what its outputs are.
 
@@ -159,6 +175,8 @@ def prepare(
         inputs=inputs,
         cache=cache,
         expected=expected,
+        metric=metric,
+        scores=None if metric is None else scores(metric, original),
     )
 
 

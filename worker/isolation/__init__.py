@@ -7,7 +7,7 @@ first call.
 from worker.isolation.channel import Channel, enter
 from worker.isolation.ended import Cause, Ended, is_out_of_memory, problem
 from worker.isolation.folders import remove_folder
-from worker.isolation.job import run_child
+from worker.isolation.job import Score, run_child
 from worker.isolation.limits import Limits, default_limits
 from worker.isolation.messages import STAGES, Progress, Request
 from worker.isolation.privileges import die_with_parent
@@ -25,6 +25,7 @@ __all__ = [
     "Limits",
     "Progress",
     "Request",
+    "Score",
     "SelfTest",
     "UnsafeFile",
     "default_limits",

@@ -51,6 +51,11 @@ class Channel:
         peak = self._ask(question).get("peak_memory_bytes")
         return peak if isinstance(peak, int) else None
 
+    def score(self, path: Path) -> list[float]:
+        """What the user's own metric, which runs outside, says of a model file."""
+        found = self._ask({"score": self._named(path)}).get("scores")
+        return [float(value) for value in found] if isinstance(found, list) else []
+
     def _named(self, path: Path) -> str:
         inside = path.is_relative_to(self.folder)
         return str(path.relative_to(self.folder) if inside else path)

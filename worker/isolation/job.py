@@ -1,7 +1,7 @@
 """One job in a child of its own: from the request to how it ended."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from worker.isolation.results import read_result
 from worker.isolation.seal import Seal
 from worker.isolation.supervise import Stop, Supervised
 
+#: Values of the user's own metric of a model file.
+Score = Callable[[Path], Sequence[float]]
 #: The causes that a child can name itself, by the code in its result.
 NAMED = {
     cause.value: cause for cause in (Cause.OUT_OF_MEMORY, Cause.DISK_LIMIT, Cause.TIME_LIMIT)
@@ -47,6 +49,7 @@ def run_child(
     sandbox: str = "auto",
     slot: int | None = None,
     measuring_lock: Path | None = None,
+    score: Score | None = None,
     program: str = CHILD,
     landlock_abi: int = NEWEST_ABI,
 ) -> Ended:
@@ -54,7 +57,8 @@ def run_child(
 
     The folder is the job's alone: request.json is written into it, the results are in it.
     `stop` is asked twice a second; a reason that it gives ends the child. An exception of a
-    callback ends the child and is passed on.
+    callback ends the child and is passed on. `score` is the user's own metric: code that they
+    trust, and so it runs out here.
     """
     (folder / REQUEST_FILE).write_text(request.to_json())
     uid = own_uid(slot, sandbox)
@@ -71,7 +75,9 @@ def run_child(
     )
     with started(program, folder) as process:
         lock = MeasuringLock(measuring_lock or MEASURING_LOCK)
-        job = _Job(process, wanted, folder, on_message=on_message, stop=stop, lock=lock)
+        job = _Job(
+            process, wanted, folder, on_message=on_message, stop=stop, lock=lock, score=score
+        )
         job.run()
     return _conclude(job.child, folder, limits=limits, stage=job.stage)
 
@@ -88,9 +94,10 @@ class _Job:
         on_message: Callable[[Progress], None],
         stop: Stop,
         lock: MeasuringLock,
+        score: Score | None,
     ) -> None:
         self.stage: str | None = None
-        self._on_message = on_message
+        self._on_message, self._score, self._folder = on_message, score, folder
         self.child = Supervised(
             process, wanted, folder, hear=self._hear, stop=stop, tick=self._step
         )
@@ -125,6 +132,9 @@ class _Job:
             self._quiet.leave()
         elif "measure" in message:
             self.child.answer({"peak_memory_bytes": self._peak.of(message)})
+        elif "score" in message and self._score is not None:
+            model = self._folder / self._peak.allowed(message["score"])
+            self.child.answer({"scores": list(self._score(model))})
         else:
             raise ProtocolError("a message that nobody sends")
 

@@ -35,7 +35,7 @@ class PeakMemory:
         Raises:
             ProtocolError: the message names something other than files of the job.
         """
-        paths = [self._allowed(message[key]) for key in ("measure", "feed") if message.get(key)]
+        paths = [self.allowed(message[key]) for key in ("measure", "feed") if message.get(key)]
         self._left -= 1
         if self._left < 0:
             return None
@@ -68,7 +68,7 @@ class PeakMemory:
                 self._quiet.processes.remove(process)
         return peaks[0] if len(peaks) == 1 and peaks[0] > 0 else None
 
-    def _allowed(self, given: object) -> str:
+    def allowed(self, given: object) -> str:
         """A path in the folder, or one of the files outside that the job may read."""
         if given in self._wanted.readable:
             return str(given)

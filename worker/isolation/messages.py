@@ -36,6 +36,7 @@ class Request:
     inputs: dict[str, Any] | None = None  #: shapes, where the format has none
     out: str = "out"  #: where the results go
     cache: str | None = None  #: what earlier jobs on the same files found out
+    metric: str | None = None  #: name of the metric that the supervisor is asked for
 
     def paths(self) -> list[str]:
         """Every file that the child has to read."""

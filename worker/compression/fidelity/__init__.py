@@ -10,6 +10,7 @@ from worker.compression.fidelity.measures import (
     OutputKind,
     WorstChannel,
 )
+from worker.compression.fidelity.own_metric import OwnMetric, Scored, scores
 from worker.compression.fidelity.reference import Reference
 
 __all__ = [
@@ -18,12 +19,15 @@ __all__ = [
     "Interval",
     "OutputFidelity",
     "OutputKind",
+    "OwnMetric",
     "Reference",
+    "Scored",
     "WorstChannel",
     "bound_used",
     "drop",
     "interval_end",
     "keeps",
     "output_kinds",
+    "scores",
     "worst_sqnr",
 ]

@@ -68,7 +68,7 @@ def bound_used(
     parts = [0.0 if lost is None else lost / allowed]
     if sqnr is not None:
         parts.append(10 ** ((min_sqnr_db - sqnr) / 20))
-    if accuracy is None or accuracy.samples < _ENOUGH_LABELS:
+    if accuracy is None or (accuracy.source == "labels" and accuracy.samples < _ENOUGH_LABELS):
         parts += [one.likely_drop / allowed for one in fidelity.outputs if one.likely_drop]
     return max(parts)
 

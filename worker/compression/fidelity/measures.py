@@ -49,7 +49,7 @@ class Fidelity(BaseModel):
 
 
 class Accuracy(BaseModel):
-    """The task metric, from labels. `interval`: 95 %, of the relative drop, paired."""
+    """The task metric. `interval`: 95 %, of the relative drop, paired."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -59,3 +59,6 @@ class Accuracy(BaseModel):
     drop: float
     interval: Interval
     samples: int
+    source: Literal["labels", "own"] = Field(
+        default="labels", description="labels of the data, or the user's own metric"
+    )

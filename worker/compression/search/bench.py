@@ -8,7 +8,7 @@ from worker.compression import graph
 from worker.compression.assessment import Made
 from worker.compression.benchmark import race, runs_here
 from worker.compression.errors import CompressionError
-from worker.compression.fidelity import Reference
+from worker.compression.fidelity import Reference, Scored
 from worker.compression.passes import AnyPass
 from worker.compression.pipeline import run_passes
 from worker.compression.search.memory import Memory, identity
@@ -36,10 +36,10 @@ class Bench:
         self._begun = time.monotonic()
         self._done: dict[str, Sequence[Made]] = {}
         self._seconds: dict[str, float] = {}
-        self._reference: Reference | None = None
+        self._reference: Reference | Scored | None = None
 
     @property
-    def reference(self) -> Reference:
+    def reference(self) -> Reference | Scored:
         """The original's answers on the selecting samples, from one run of it."""
         if self._reference is None:
             self._reference = self.subject.reference(self.subject.split.select, "select")

@@ -144,6 +144,7 @@ def identity(subject: Subject) -> str:
             "images": recipe.images.model_dump(mode="json") if recipe.images else None,
             "inputs": subject.inputs,
             "seed": recipe.seed,
+            "metric": None if subject.scores is None else subject.scores.tolist(),
             "machine": machine().model_dump(),
             "code": code(),
         },
