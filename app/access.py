@@ -115,6 +115,8 @@ async def current_identity(request: Request) -> Identity:
     access: Access = request.app.state.access
     identity = await access.identify(request)
     check_scope(identity, "read" if request.method in SAFE_METHODS else "write")
+    if identity.key_id is not None:
+        request.app.state.requests.take(identity.owner_id)
     return identity
 
 

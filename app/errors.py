@@ -38,6 +38,8 @@ CODES: dict[str, int] = {
     "too_many_parts": 413,
     "unsupported_media_type": 415,
     "range_not_satisfiable": 416,
+    "too_many_requests": 429,
+    "quota_exceeded": 429,
     "ambiguous_field": 422,
     "digest_mismatch": 422,
     "duplicate_field": 422,
@@ -55,7 +57,9 @@ CODES: dict[str, int] = {
     "internal_error": 500,
     "not_serving": 503,
     "unavailable": 503,
+    "queue_full": 503,
     "storage_full": 507,
+    "storage_quota_exceeded": 507,
 }
 """Status of each code that the web process and the records give."""
 
@@ -109,7 +113,8 @@ def as_refusal(error: Exception) -> Refusal:
     if isinstance(error, Refusal):
         return error
     if isinstance(error, JobError):
-        return Refusal(error.code, error.message)
+        wait = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+        return Refusal(error.code, error.message, hint=error.hint, headers=wait)
     if isinstance(error, HTTPException):
         return _of_http(error)
     if isinstance(error, RequestValidationError):

@@ -8,7 +8,6 @@ from fastapi import Request
 from app.errors import Refusal
 from worker.objects import ObjectStore
 
-CHUNK_TIMEOUT_S = 60.0  # a client that sends nothing for this long is gone
 SLOWEST_BYTES_PER_S = 8 * 1024  # below this rate, after the grace, an upload only holds a slot
 GRACE_S = 60.0
 
@@ -64,9 +63,10 @@ async def read_body(request: Request, *, limit: int) -> AsyncIterator[bytes]:
     clock = asyncio.get_running_loop().time
     started, received = clock(), 0
     chunks = request.stream()
+    patience = request.app.state.services.settings.upload_stall_seconds
     while True:
         try:
-            async with asyncio.timeout(CHUNK_TIMEOUT_S):
+            async with asyncio.timeout(patience):
                 chunk = await anext(chunks, None)
         except TimeoutError:
             raise _stalled() from None

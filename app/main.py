@@ -9,7 +9,9 @@ from fastapi.staticfiles import StaticFiles
 
 from app import api, docs, errors, login, pages
 from app.access import Access
+from app.admission import Admission
 from app.metrics import Metrics
+from app.rates import Rate
 from app.schemas import Problem
 from app.security import Guard, allowed_hosts
 from worker.services import build_services
@@ -43,6 +45,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.services = services
     app.state.metrics = metrics
     app.state.access = Access(services)
+    app.state.requests = Rate(settings.max_owner_requests_per_second, seconds=1)
+    app.state.admission = Admission(settings)
     errors.install(app)
     app.include_router(api.router, responses={"4XX": {"model": Problem}})
     app.include_router(docs.router)

@@ -9,7 +9,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
 
-from app.access import SAFE_METHODS, Owner
+from app.access import SAFE_METHODS, Asking, Owner
+from app.admission import admitted, quota_of
 from app.csrf import FIELD, check_token, remember, token_for
 from app.dependencies import InServices, accepts_job, max_bytes
 from app.errors import Refusal, problem_of
@@ -58,15 +59,18 @@ def show_form(request: Request, services: InServices, owner: Owner) -> Response:
 
 
 @router.post("/jobs")
-async def send_form(request: Request, services: InServices, owner: Owner) -> Response:
+async def send_form(request: Request, services: InServices, asking: Asking) -> Response:
     """Submit the form. A browser is sent to the job's page; a script is told its address."""
+    owner, quota = asking.owner_id, quota_of(services.settings, asking)
     names = {*recipe_form().names(), *FIELDS, FIELD}
     fields: Mapping[str, str] = {}
     try:
-        async with receive_form(request, accepts_job(services, owner, fields=names)) as form:
+        received = receive_form(request, accepts_job(services, owner, fields=names))
+        async with admitted(request, asking), received as form:
             fields = form.fields
             check_token(request, fields.get(FIELD))
-            job = await submit(services, owner, form, recipe=recipe_from(fields))
+            recipe = recipe_from(fields)
+            job = await submit(services, owner, form, recipe=recipe, quota=quota)
     except REFUSALS as error:
         if _wants_json(request):
             raise
@@ -113,16 +117,17 @@ def act(
     job_id: Id,
     verb: Annotated[str, Path(pattern="^(cancel|retry|delete)$")],
     services: InServices,
-    owner: Owner,
+    asking: Asking,
     csrf_token: SentToken = None,
 ) -> Response:
     """The buttons of the job's page."""
     check_token(request, csrf_token)
+    owner, quota = asking.owner_id, quota_of(services.settings, asking)
     if verb == "delete":
         services.discard(services.jobs.delete(owner, job_id) or ())
         return RedirectResponse("/jobs", status_code=303)
     if verb == "retry":
-        services.enqueue(services.jobs.retry(owner, job_id).id)
+        services.enqueue(services.jobs.retry(owner, job_id, quota=quota).id)
     else:
         services.jobs.cancel(owner, job_id)
     return RedirectResponse(f"/jobs/{job_id}", status_code=303)

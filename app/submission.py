@@ -25,6 +25,7 @@ from worker.jobs import (
     NewArtifact,
     NewJob,
     NotFound,
+    Quota,
 )
 from worker.services import Services
 
@@ -37,6 +38,7 @@ KINDS: Mapping[str, ArtifactKind] = {
 
 FIELDS = (*(f"{name}_id" for name in KINDS), "recipe", "inputs", "name")
 _KEY_CHARACTERS = 255
+_NO_QUOTA = Quota()
 _DATA_HINT = "send a .npz file of arrays by input name, a .npy file, or a .zip of images"
 
 CreatedRecord = TypeVar("CreatedRecord", Created, CreatedArtifact)
@@ -60,6 +62,7 @@ async def submit(
     *,
     recipe: Recipe | None = None,
     idempotency_key: str | None = None,
+    quota: Quota = _NO_QUOTA,
 ) -> Job:
     """Check a form, keep its files and record its job. `recipe` stands in for the text field.
 
@@ -82,19 +85,27 @@ async def submit(
         calibration=sources.get("calibration"),
         evaluation=sources.get("evaluation"),
     )
-    record = partial(services.jobs.create, new, idempotency=idempotency)
+    record = partial(services.jobs.create, new, idempotency=idempotency, quota=quota)
     created = await _recorded(services, record, [file.key for file in stored.values()])
     services.enqueue(created.job.id)
     return created.job
 
 
 async def add_artifact(
-    services: Services, owner_id: str, kind: ArtifactKind, upload: Upload
+    services: Services,
+    owner_id: str,
+    kind: ArtifactKind,
+    upload: Upload,
+    *,
+    quota: Quota = _NO_QUOTA,
+    upload_id: str | None = None,
 ) -> Artifact:
     """Keep an uploaded file, record it, and have a model looked into."""
     form = await _recognised(kind, upload)
     file = await run_in_threadpool(_commit, upload, form)
-    record = partial(services.artifacts.create, owner_id, kind, file)
+    record = partial(
+        services.artifacts.create, owner_id, kind, file, quota=quota, upload_id=upload_id
+    )
     created = await _recorded(services, record, [file.key])
     if created.inspect_job is not None:
         services.enqueue(created.inspect_job)

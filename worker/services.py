@@ -12,6 +12,8 @@ from worker.jobs import (
     JobStore,
     KeyStore,
     Leases,
+    Retention,
+    UsageStore,
     WorkerRegister,
     migrate,
 )
@@ -31,6 +33,8 @@ class Services:
     artifacts: ArtifactStore
     leases: Leases
     keys: KeyStore
+    usage: UsageStore
+    retention: Retention
     workers: WorkerRegister
     objects: ObjectStore
     publisher: Publisher
@@ -71,6 +75,8 @@ def build_services(settings: Settings, *, pooled: bool = True) -> Services:
         leases=leases,
         workers=WorkerRegister(database),
         keys=KeyStore(database),
+        usage=UsageStore(database),
+        retention=Retention(database),
         objects=open_store(settings),
         publisher=Publisher(celery_app(settings), size_class=leases.size_class),
     )

@@ -67,6 +67,54 @@ class Settings(BaseSettings):
         default=1 * GIB, ge=0, description="Uploads that would leave less free are refused."
     )
 
+    upload_stall_seconds: float = Field(
+        default=60, gt=0, description="An upload that sends nothing for so long is given up."
+    )
+    max_uploads: int = Field(
+        default=32, ge=1, description="Uploads that one web process takes at a time."
+    )
+    max_owner_uploads: int = Field(
+        default=8, ge=1, description="Uploads that the owner of a key may send at a time."
+    )
+    max_owner_uploads_per_minute: int = Field(
+        default=600, ge=0, description="Uploads that the owner of a key may begin; 0 is any."
+    )
+    max_owner_requests_per_second: int = Field(
+        default=2000, ge=0, description="Requests of the owner of a key; 0 is any number."
+    )
+    max_owner_bytes: int = Field(
+        default=100 * GIB,
+        ge=0,
+        description="Bytes that the owner of a key may keep; 0 is any number.",
+    )
+    max_owner_queued_jobs: int = Field(
+        default=1000, ge=0, description="Waiting jobs of the owner of a key; 0 is any number."
+    )
+    max_owner_jobs_per_day: int = Field(
+        default=10_000, ge=0, description="Jobs a day of the owner of a key; 0 is any number."
+    )
+    max_owner_cpu_seconds_per_day: int = Field(
+        default=0,
+        ge=0,
+        description="Processor seconds a day of the owner of a key; 0 is any number.",
+    )
+    max_queued_jobs: int = Field(
+        default=10_000, ge=0, description="Waiting jobs of all owners; 0 is any number."
+    )
+
+    keep_uploads_days: float = Field(
+        default=0, ge=0, description="Days after which unused uploads go; 0 keeps them."
+    )
+    keep_results_days: float = Field(
+        default=0, ge=0, description="Days after which the files of a result go; 0 keeps them."
+    )
+    keep_jobs_days: float = Field(
+        default=0, ge=0, description="Days after which ended jobs go; 0 keeps them."
+    )
+    upload_hours: float = Field(
+        default=24, gt=0, description="How long a resumable upload may take."
+    )
+
     concurrency: int = Field(
         default=1, ge=1, le=256, description="Jobs that a worker runs at a time."
     )

@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from app.access import Owner
+from app.access import Asking, Owner
+from app.admission import admitted, quota_of
 from app.api.bodies import file_body
 from app.dependencies import InServices, accepts_artifact, max_bytes
 from app.errors import Refusal
@@ -29,12 +30,14 @@ def artifact_router(kind: ArtifactKind) -> APIRouter:
     async def create(
         request: Request,
         services: InServices,
-        owner: Owner,
+        asking: Asking,
         name: Annotated[str, Query(max_length=200)] = "",
     ) -> Response:
         """Upload a file: as the raw body, or as the field `file` of a form."""
-        async with _receive(request, services, owner, kind=kind, name=name) as upload:
-            artifact = await add_artifact(services, owner, kind, upload)
+        owner, quota = asking.owner_id, quota_of(services.settings, asking)
+        received = _receive(request, services, owner, kind=kind, name=name)
+        async with admitted(request, asking), received as upload:
+            artifact = await add_artifact(services, owner, kind, upload, quota=quota)
         view = artifact_view(artifact)
         return Response(
             view.model_dump_json(),

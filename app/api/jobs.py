@@ -6,7 +6,8 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from app.access import Owner
+from app.access import Asking, Owner
+from app.admission import admitted, quota_of
 from app.api.bodies import form_body
 from app.dependencies import InServices, accepts_job
 from app.downloads import serve_file
@@ -46,13 +47,14 @@ def answer(job: Job, *, status: int = 200) -> Response:
 async def create_job(
     request: Request,
     services: InServices,
-    owner: Owner,
+    asking: Asking,
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Submit a model with a recipe. The job is recorded when this answers."""
+    owner, quota = asking.owner_id, quota_of(services.settings, asking)
     accepts = accepts_job(services, owner, fields=FIELDS)
-    async with receive_form(request, accepts) as form:
-        job = await submit(services, owner, form, idempotency_key=idempotency_key)
+    async with admitted(request, asking), receive_form(request, accepts) as form:
+        job = await submit(services, owner, form, idempotency_key=idempotency_key, quota=quota)
     return answer(job, status=202)
 
 
@@ -95,9 +97,11 @@ def cancel_job(job_id: Id, services: InServices, owner: Owner) -> Response:
 
 
 @router.post("/{job_id}/retry", status_code=202, response_model=JobView)
-def retry_job(job_id: Id, services: InServices, owner: Owner) -> Response:
+def retry_job(job_id: Id, services: InServices, asking: Asking) -> Response:
     """Run a failed or canceled job again, under the same id."""
-    job = services.jobs.retry(owner, job_id)
+    job = services.jobs.retry(
+        asking.owner_id, job_id, quota=quota_of(services.settings, asking)
+    )
     services.enqueue(job.id)
     return answer(job, status=202)
 
@@ -182,6 +186,10 @@ async def _result(
 
 
 def _no_result(job: Job, name: str) -> Refusal:
+    if job.status is JobStatus.SUCCEEDED and not job.results:
+        return Refusal(
+            "files_gone", "the files of this job are kept no longer", hint="run it again"
+        )
     if job.status is JobStatus.SUCCEEDED:
         known = ", ".join(sorted(job.results))
         return Refusal(

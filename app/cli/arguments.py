@@ -15,6 +15,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"modelpress {_version()}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _serve(commands.add_parser("serve", help="web server, worker and broker in one command"))
+    _gc(commands.add_parser("gc", help="remove what is kept no longer"))
     _drain(commands.add_parser("drain", help="have workers end when their jobs have"))
     _compress(commands.add_parser("compress", help="compress a model here"))
     _inspect(commands.add_parser("inspect", help="say what a model is"))
@@ -67,6 +68,12 @@ def _days(text: str) -> float:
     if not 0 < days < 36_500:
         raise argparse.ArgumentTypeError("must be more than 0 and less than 36,500")
     return days
+
+
+def _gc(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--dry-run", action="store_true", help="only tell what would go")
+    command.add_argument("--data-dir", metavar="DIR", help="where the service keeps everything")
+    _json(command, "print what went as JSON")
 
 
 def _drain(command: argparse.ArgumentParser) -> None:

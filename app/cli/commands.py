@@ -76,6 +76,13 @@ def _keys(arguments: Namespace) -> int:
     return keys(arguments, settings) if settings else BAD_INPUT
 
 
+def _gc(arguments: Namespace) -> int:
+    from app.cli.gc import gc  # noqa: PLC0415 - likewise
+
+    settings = _settings(arguments, "data_dir")
+    return gc(arguments, settings) if settings else BAD_INPUT
+
+
 def _settings(arguments: Namespace, *names: str) -> "Settings | None":
     """The settings of the environment, under what was named here; None, and said, if wrong."""
     from pydantic import ValidationError  # noqa: PLC0415 - likewise
@@ -102,6 +109,7 @@ def _drain(arguments: Namespace) -> int:
 COMMANDS: Mapping[str, Callable[[Namespace], int]] = {
     "serve": _serve,
     "drain": _drain,
+    "gc": _gc,
     "compress": _compress,
     "inspect": _inspect,
     "submit": remote.submit,

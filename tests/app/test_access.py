@@ -105,7 +105,9 @@ def test_a_key_does_what_its_scopes_say(client, services, model, scopes, read, w
     assert client.get("/v1/jobs", headers=headers).status_code == read
     assert client.post("/v1/models", content=model, headers=headers).status_code == write
     assert client.get("/metrics", headers=headers).status_code == operate
-    services.leases.report("w", host="h", slots=1, sandbox={})
+    services.workers.report(
+        "w", host="h", slots=1, sandbox={}, classes=("small",), silent_seconds=0
+    )
     assert ("workers" in client.get("/readyz", headers=headers).json()) == (operate == 200)
 
 

@@ -10,6 +10,9 @@ from worker.jobs.errors import (
     JobError,
     NotFound,
     NotRetryable,
+    QueueFull,
+    QuotaExceeded,
+    StorageQuotaExceeded,
 )
 from worker.jobs.holder import current_holder, is_gone
 from worker.jobs.keys import SCOPES, KeyStore
@@ -34,7 +37,9 @@ from worker.jobs.records import (
     Stage,
     Worker,
 )
+from worker.jobs.retention import Expired, Keeping, Retention
 from worker.jobs.store import JobStore
+from worker.jobs.usage import Quota, UsageStore, Used
 from worker.jobs.workers import WorkerRegister
 
 __all__ = [
@@ -50,6 +55,7 @@ __all__ = [
     "Database",
     "Ended",
     "Event",
+    "Expired",
     "Failure",
     "FilesGone",
     "Idempotency",
@@ -61,6 +67,7 @@ __all__ = [
     "JobError",
     "JobStatus",
     "JobStore",
+    "Keeping",
     "Key",
     "KeyStore",
     "Leases",
@@ -69,9 +76,16 @@ __all__ = [
     "NotFound",
     "NotRetryable",
     "Page",
+    "QueueFull",
+    "Quota",
+    "QuotaExceeded",
     "ResultFile",
+    "Retention",
     "Stage",
+    "StorageQuotaExceeded",
     "Taken",
+    "UsageStore",
+    "Used",
     "Worker",
     "WorkerRegister",
     "current_holder",

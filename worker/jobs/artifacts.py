@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import ColumnElement, Connection, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, insert, or_, select, update
 from uuid6 import uuid7
 
 from worker.jobs.database import Database, now
@@ -18,7 +18,10 @@ from worker.jobs.rows import (
     remove_artifact,
 )
 from worker.jobs.submission import insert_job
-from worker.jobs.tables import artifacts, jobs
+from worker.jobs.tables import artifacts, jobs, uploads
+from worker.jobs.usage import Quota, check_stored
+
+_NO_QUOTA = Quota()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +47,28 @@ class ArtifactStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, owner_id: str, kind: ArtifactKind, file: NewArtifact) -> CreatedArtifact:
-        """Record a stored file; a model also gets the job that inspects it."""
+    def create(
+        self,
+        owner_id: str,
+        kind: ArtifactKind,
+        file: NewArtifact,
+        *,
+        quota: Quota = _NO_QUOTA,
+        upload_id: str | None = None,
+    ) -> CreatedArtifact:
+        """Record a stored file; a model also gets the job that inspects it.
+
+        `upload_id` is the resumable upload that this completes.
+
+        Raises:
+            StorageQuotaExceeded: it is more than the owner may store.
+        """
         with self._database.write() as connection:
             artifact = insert_artifact(connection, owner_id, kind, file, of_job=False)
+            if upload_id is not None:
+                mine = update(uploads).where(uploads.c.id == upload_id)
+                connection.execute(mine.values(artifact_id=artifact.id))
+            check_stored(connection, owner_id, quota)
             inspect_job = None
             if kind == "model":
                 inspect_job = insert_job(

@@ -6,7 +6,10 @@ JobError
 ├── InvalidCursor        a page cursor that we did not make
 ├── InUse                an artifact that a queued or running job needs
 ├── NotRetryable         a job that has not failed and was not canceled
-└── FilesGone            a job whose model or data was deleted since
+├── FilesGone            a job whose model or data was deleted since
+├── QueueFull            too many jobs of all owners wait
+├── QuotaExceeded        an owner that has used what it may, for now
+└── StorageQuotaExceeded an owner whose files would take more room than they may
 """
 
 
@@ -14,10 +17,12 @@ class JobError(Exception):
     """A request that does not fit the records; `code` is stable."""
 
     code = "job_error"
+    hint: str | None = None
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.message = message
+        self.retry_after = retry_after  # in seconds, where waiting helps
 
 
 class NotFound(JobError):
@@ -49,3 +54,24 @@ class NotRetryable(JobError):
 
 class FilesGone(JobError):
     code = "files_gone"
+
+
+class QueueFull(JobError):
+    code = "queue_full"
+    hint = "send it again later"
+
+
+class QuotaExceeded(JobError):
+    code = "quota_exceeded"
+    hint = "wait, or ask the operator for more"
+
+    def __init__(self, limit: str, *, retry_after: int) -> None:
+        super().__init__(f"your limit is {limit}", retry_after=retry_after)
+
+
+class StorageQuotaExceeded(JobError):
+    code = "storage_quota_exceeded"
+    hint = "delete jobs, models or data sets that are no longer needed"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"your files may take {limit:,} bytes, and this is more")

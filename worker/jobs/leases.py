@@ -133,6 +133,7 @@ class Leases:
             progress=1.0,
             message="",
             results=files,
+            result_bytes=sum(file.bytes for file in results.values()),
             summary=summary,
             warnings=warnings,
             sandbox=sandbox,

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any, Literal, get_args
 
-from sqlalchemy import ColumnElement, Select, and_, case, false, or_, select
+from sqlalchemy import ColumnElement, ScalarSelect, Select, and_, case, false, func, or_, select
 
 from worker.jobs.database import now
 from worker.jobs.records import JobStatus
@@ -27,7 +27,7 @@ def waiting_jobs(
     classes: Collection[str],
     small_bytes: int,
 ) -> Select[Any]:
-    """The queued jobs of these classes, the next one first."""
+    """The queued jobs of these classes, the next one first: owners take turns."""
     small = is_small(small_bytes)
     wanted = {"small": small, "large": and_(~small)}
     soon = case((or_(small, jobs.c.queued_at < now() - _PATIENCE_SECONDS), 0), else_=1)
@@ -35,5 +35,12 @@ def waiting_jobs(
         select(*columns)
         .where(jobs.c.status == JobStatus.QUEUED)
         .where(or_(false(), *(wanted[name] for name in SIZE_CLASSES if name in classes)))
-        .order_by(soon, jobs.c.queued_at, jobs.c.id)
+        .order_by(soon, _served_at().asc().nulls_first(), jobs.c.queued_at, jobs.c.id)
     )
+
+
+def _served_at() -> ScalarSelect[float]:
+    """When the owner of a job last had one started: nobody waits behind another's hundred."""
+    served = jobs.alias()
+    mine = served.c.owner_id == jobs.c.owner_id
+    return select(func.max(served.c.started_at)).where(mine).correlate(jobs).scalar_subquery()

@@ -31,8 +31,10 @@ from worker.jobs.records import (
 from worker.jobs.rows import JOB_COLUMNS, artifact_of, change, event_of, job_of, remove
 from worker.jobs.submission import insert_job
 from worker.jobs.tables import artifacts, job_events, jobs
+from worker.jobs.usage import Quota, book_job, check_stored
 
 _KEY_LIFETIME_S = 24 * 3600
+_NO_QUOTA = Quota()
 
 
 class JobStore:
@@ -44,17 +46,24 @@ class JobStore:
     def ping(self) -> None:
         self._database.read(text("SELECT 1"))
 
-    def create(self, job: NewJob, *, idempotency: Idempotency | None = None) -> Created:
+    def create(
+        self,
+        job: NewJob,
+        *,
+        idempotency: Idempotency | None = None,
+        quota: Quota = _NO_QUOTA,
+    ) -> Created:
         """Record a job and the files that came with it, in one transaction.
 
         Raises:
             NotFound: a model or data set that the owner does not have.
             IdempotencyConflict: the key came before, with another request.
+            QueueFull, QuotaExceeded, StorageQuotaExceeded: one job too many.
         """
         try:
             with self._database.write() as connection:
                 earlier = _earlier(connection, job, idempotency)
-                return earlier or _insert(connection, job, idempotency)
+                return earlier or _insert(connection, job, idempotency, quota)
         except IntegrityError:
             # On PostgreSQL two requests with one key can pass the look-up at the same time.
             with self._database.write() as connection:
@@ -136,12 +145,13 @@ class JobStore:
             )
         return asked or self.get(owner_id, job_id)
 
-    def retry(self, owner_id: str, job_id: str) -> Job:
+    def retry(self, owner_id: str, job_id: str, *, quota: Quota = _NO_QUOTA) -> Job:
         """Queue a failed or canceled job again, under the same id.
 
         Raises:
             NotRetryable: it has another status.
             FilesGone: its model or data was deleted.
+            QueueFull, QuotaExceeded: one job too many.
         """
         with self._database.write() as connection:
             job = _locked(connection, owner_id, job_id)
@@ -150,6 +160,7 @@ class JobStore:
                     f"only a failed or canceled job can be retried: this one is {job.status}"
                 )
             _check_files(connection, job)
+            book_job(connection, owner_id, quota)
             again = change(connection, jobs.c.id == job_id, cause="retried", **_afresh())
         return again or self.get(owner_id, job_id)
 
@@ -208,7 +219,10 @@ def _afresh() -> dict[str, object]:
     }
 
 
-def _insert(connection: Connection, job: NewJob, idempotency: Idempotency | None) -> Created:
+def _insert(
+    connection: Connection, job: NewJob, idempotency: Idempotency | None, quota: Quota
+) -> Created:
+    book_job(connection, job.owner_id, quota)
     given = {"model": job.model, "calibration": job.calibration, "evaluation": job.evaluation}
     found = {role: _resolve(connection, job, role, what) for role, what in given.items()}
     recorded = insert_job(
@@ -221,6 +235,7 @@ def _insert(connection: Connection, job: NewJob, idempotency: Idempotency | None
         idempotency=idempotency,
         **found,  # type: ignore[arg-type] # a job always has a model
     )
+    check_stored(connection, job.owner_id, quota)
     kept = {artifact.key for artifact in found.values() if artifact is not None}
     unused = tuple(key for key in _carried(job) if key not in kept)
     return Created(job=recorded, replayed=False, unused=unused)

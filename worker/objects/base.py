@@ -28,8 +28,30 @@ class StoredObject:
     sha256: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """An object as a listing tells of it."""
+
+    key: str
+    bytes: int
+    age_seconds: float
+
+
 class ObjectStore(Protocol):
     """Files by key; an object is there as a whole or not at all, also after a power cut."""
+
+    @property
+    def partials(self) -> Path:
+        """Folder of this host for uploads that come in several requests, a file for each."""
+        ...
+
+    def adopt(self, owner_id: str, partial: Path) -> Incoming:
+        """Go on with a file of that folder as an upload; the file itself stays."""
+        ...
+
+    def list(self) -> Iterator[Listed]:
+        """Every object."""
+        ...
 
     def receive(self, owner_id: str, *, expected_bytes: int | None = None) -> Incoming:
         """Begin an upload; `commit` of the answer makes it an object.

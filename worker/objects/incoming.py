@@ -16,6 +16,7 @@ from worker.folders import make_private
 if TYPE_CHECKING:
     from worker.objects.base import StoredObject
 
+_PIECE_BYTES = 1024 * 1024
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
@@ -28,13 +29,18 @@ class Incoming:
         *,
         keep: "Callable[[Path, int, str], StoredObject]",
         expected_bytes: int | None = None,
+        partial: Path | None = None,
     ) -> None:
         self.path = make_private(folder) / uuid4().hex
         self.bytes = 0
         self._keep = keep
         self._hash = hashlib.sha256()
         self._allocated = False
-        self._file = FileIO(self.path, "x", opener=_private)
+        if partial is not None:
+            os.link(partial, self.path)
+        self._file = FileIO(self.path, "a" if partial else "x", opener=_private)
+        if partial is not None:
+            self._count()
         if expected_bytes:
             self._allocate(expected_bytes)
 
@@ -75,6 +81,13 @@ class Incoming:
         traceback: TracebackType | None,
     ) -> None:
         self.abort()
+
+    def _count(self) -> None:
+        """Hash what the file has already."""
+        with self.path.open("rb", buffering=0) as file:
+            while piece := file.read(_PIECE_BYTES):
+                self._hash.update(piece)
+                self.bytes += len(piece)
 
     def _allocate(self, expected_bytes: int) -> None:
         """Take the space now: a disk that is too small is better known before the body."""

@@ -3,8 +3,9 @@
 import contextlib
 import os
 import shutil
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +13,7 @@ from typing import BinaryIO
 from worker.folders import make_private
 from worker.objects.base import (
     PIECE_BYTES,
+    Listed,
     ObjectMissing,
     StoredObject,
     checked,
@@ -30,13 +32,24 @@ class LocalStore:
         self._root = Path(root).expanduser().absolute()
         self._spool = make_private(self._root / _SPOOL)
 
+    @property
+    def partials(self) -> Path:
+        return make_private(self._spool.with_name(".partial"))
+
     def receive(self, owner_id: str, *, expected_bytes: int | None = None) -> Incoming:
+        keep = self._keeper(owner_id)
+        return Incoming(self._spool, keep=keep, expected_bytes=expected_bytes)
+
+    def adopt(self, owner_id: str, partial: Path) -> Incoming:
+        return Incoming(self._spool, keep=self._keeper(owner_id), partial=partial)
+
+    def _keeper(self, owner_id: str) -> Callable[[Path, int, str], StoredObject]:
         def keep(path: Path, size: int, sha256: str) -> StoredObject:
             key = upload_key(owner_id, sha256)
             self._place(path, key)
             return StoredObject(key=key, bytes=size, sha256=sha256)
 
-        return Incoming(self._spool, keep=keep, expected_bytes=expected_bytes)
+        return keep
 
     def put(self, key: str, file: BinaryIO) -> StoredObject:
         def keep(path: Path, size: int, sha256: str) -> StoredObject:
@@ -72,6 +85,17 @@ class LocalStore:
         folder = self._path(prefix)
         shutil.rmtree(folder, ignore_errors=True)
         self._prune(folder.parent)
+
+    def list(self) -> Iterator[Listed]:
+        for path in self._root.rglob("*"):
+            key = path.relative_to(self._root)
+            if key.parts[0].startswith("."):
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                found = path.lstat()
+                if stat.S_ISREG(found.st_mode):
+                    age = time.time() - found.st_mtime
+                    yield Listed(key=key.as_posix(), bytes=found.st_size, age_seconds=age)
 
     def sweep(self, *, older_than_seconds: float) -> None:
         sweep_folder(self._spool, before=time.time() - older_than_seconds)

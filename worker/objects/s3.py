@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from worker.folders import make_private
 from worker.objects.base import (
     PIECE_BYTES,
+    Listed,
     ObjectMissing,
     StoredObject,
     checked,
@@ -46,13 +47,24 @@ class S3Store:
         )
         return boto3.client("s3", config=config)
 
+    @property
+    def partials(self) -> Path:
+        return make_private(self._spool.with_name("partial"))
+
     def receive(self, owner_id: str, *, expected_bytes: int | None = None) -> Incoming:
+        keep = self._keeper(owner_id)
+        return Incoming(self._spool, keep=keep, expected_bytes=expected_bytes)
+
+    def adopt(self, owner_id: str, partial: Path) -> Incoming:
+        return Incoming(self._spool, keep=self._keeper(owner_id), partial=partial)
+
+    def _keeper(self, owner_id: str) -> Callable[[Path, int, str], StoredObject]:
         def keep(path: Path, size: int, sha256: str) -> StoredObject:
             key = upload_key(owner_id, sha256)
             self._client.upload_file(str(path), self._bucket, self._name(key))
             return StoredObject(key=key, bytes=size, sha256=sha256)
 
-        return Incoming(self._spool, keep=keep, expected_bytes=expected_bytes)
+        return keep
 
     def put(self, key: str, file: BinaryIO) -> StoredObject:
         def keep(path: Path, size: int, sha256: str) -> StoredObject:
@@ -97,6 +109,19 @@ class S3Store:
         for page in pages:
             for found in page.get("Contents", []):
                 self._client.delete_object(Bucket=self._bucket, Key=found["Key"])
+
+    def list(self) -> Iterator[Listed]:
+        prefix = f"{self._prefix}/" if self._prefix else ""
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=prefix
+        )
+        for page in pages:
+            for found in page.get("Contents", []):
+                yield Listed(
+                    key=found["Key"].removeprefix(prefix),
+                    bytes=found["Size"],
+                    age_seconds=time.time() - found["LastModified"].timestamp(),
+                )
 
     def sweep(self, *, older_than_seconds: float) -> None:
         sweep_folder(self._spool, before=time.time() - older_than_seconds)

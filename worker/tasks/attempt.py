@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from sqlalchemy.exc import DBAPIError
+
 from worker.isolation import Cause, Ended, Request, run_child
 from worker.jobs import Failure, Job, JobArtifact, current_holder
 from worker.logs import about
@@ -72,6 +74,7 @@ def _attempt(
             shelf = Shelf(services.settings.cache, services.settings.cache_bytes)
             shelf.lend(_key(job), folder / CACHE)
             ended = _run(services, job, folder=folder, heartbeat=heartbeat, slot=slot)
+            _book(services, job, ended)
             if ended.cause is Cause.DONE:
                 shelf.take_back(_key(job), folder / CACHE)
             record_outcome(services, job, ended, folder=folder)
@@ -82,6 +85,14 @@ def _attempt(
         # A disk, a store or a database that failed: another attempt may do better.
         logger.exception("attempt %d is lost", job.attempt)
         services.discard(services.leases.lose(job, cause="attempt_lost").unused)
+
+
+def _book(services: Services, job: Job, ended: Ended) -> None:
+    """Charge the owner; an account that cannot be reached costs nobody a result."""
+    try:
+        services.usage.spend(job.owner_id, ended.cpu_seconds)
+    except DBAPIError as error:
+        logger.warning("processor time of %s is not booked: %s", job.owner_id, error.orig)
 
 
 def _key(job: Job) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 from worker.isolation import layers
+from worker.retention import expire
 from worker.services import Services
 from worker.settings import Settings
 from worker.tasks.direct import DirectRuns
@@ -142,6 +143,7 @@ class Upkeep:
     def _sweep(self) -> None:
         sweep_scratch(self._settings.scratch, self._services.leases.held_leases())
         self._services.objects.sweep(older_than_seconds=_SPOOL_SECONDS)
+        expire(self._services)
 
     def _is_due(self, what: str, seconds: float) -> bool:
         now = time.monotonic()
