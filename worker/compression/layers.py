@@ -1,6 +1,7 @@
 """Blame and price of every weight-carrying layer: what it became, and the time it saves."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import onnx_ir as ir
 
 from worker.compression import graph
 from worker.compression.benchmark import profile
+from worker.compression.calibration import CalibrationSet, Feed
+from worker.compression.cleaning import shapes_inferred
 from worker.compression.report import Layer, LayerCost
+from worker.compression.sensitivity import result_twin, twin_sqnr
 
 # Operators that hold a weight, as they are and as they become, with the input it stands at.
 _WEIGHT_AT = {
@@ -25,10 +29,14 @@ _WEIGHT_AT = {
     "MatMulNBits": 1,
 }
 _OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1, "QLinearConv": 0, "ConvInteger": 0}
+# Samples over which the error of layers is taken.
+_SAMPLES = 16
+# Above this the difference is the rounding of float32 in another order.
+_ROUNDING_DB = 100
 _THROUGH = ("DequantizeLinear", *graph.PASSED_THROUGH)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Held:
     """A node with its weight tensor, in one of the two models."""
 
@@ -36,23 +44,68 @@ class _Held:
     weight: str
     tensor: ir.TensorProtocol
 
+    @property
+    def name(self) -> str:
+        """The node's name, without what quantizers append."""
+        return (self.node.name or "").removesuffix("_quant")
+
 
 def blame(
-    original: Path, result: Path, feed: Mapping[str, np.ndarray], notes: Mapping[str, str]
+    original: Path,
+    result: Path,
+    samples: CalibrationSet,
+    *,
+    feed: Feed,
+    notes: Mapping[str, str],
 ) -> list[Layer]:
     """One row for each layer of the original; matched by node name, else by its weight's name.
 
-    Milliseconds are those of ONNX Runtime's own profile of one thread, so fused work counts for
-    the layer it was fused into. `notes` says by node name why a layer was left alone.
+    Milliseconds are those of ONNX Runtime's own profile of one thread on `feed`, so fused work
+    counts for the layer it was fused into. The error is the layer's own, over `samples`; None
+    where it adds none, or where the layer cannot be told from its neighbours. `notes` says by
+    node name why a layer was left alone.
     """
-    before, after = _held(graph.load(original)), _held(graph.load(result))
-    by_name = {held.node.name: held for held in after if held.node.name}
-    by_weight = {held.weight: held for held in after}
+    models = graph.load(original), shapes_inferred(graph.load(result))
+    before, after = _held(models[0]), _held(models[1])
+    pairs = _pairs(before, after)
+    errors = {} if original == result else _errors(original, pairs, models[0], samples)
     costs = _costs(original, feed), _costs(result, feed)
+    return [_row(one, became, costs, notes, errors) for one, became in pairs]
+
+
+def _pairs(before: Sequence[_Held], after: Sequence[_Held]) -> list[tuple[_Held, _Held | None]]:
+    """Each layer with what it became; None where it is gone."""
+    by_name = {held.name: held for held in after}
+    shared = Counter(held.weight for held in (*before, *after))
+    by_weight = {held.weight: held for held in after if shared[held.weight] <= 2}
+    known = [by_name.get(one.name) or by_weight.get(one.weight) for one in before]
+    # Folding renames a weight and sometimes its node; the order of like layers it keeps.
+    lost = [one for one, became in zip(before, known, strict=True) if became is None]
+    new = [held for held in after if held not in known]
+    same = [_like(one) for one in lost] == [_like(held) for held in new]
+    renamed = dict(zip(lost, new, strict=True)) if same else {}
     return [
-        _row(one, by_name.get(one.node.name or "") or by_weight.get(one.weight), costs, notes)
-        for one in before
+        (one, became or renamed.get(one)) for one, became in zip(before, known, strict=True)
     ]
+
+
+def _like(held: _Held) -> tuple[str, Sequence[int]]:
+    return held.node.op_type, held.tensor.shape.numpy()
+
+
+def _errors(
+    original: Path,
+    pairs: Sequence[tuple[_Held, _Held | None]],
+    model: ir.Model,
+    samples: CalibrationSet,
+) -> dict[str, float]:
+    """SQNR in dB of the layers that add an error, by node name."""
+    made = (value.name for node in model.graph for value in node.outputs)
+    tensors = {name for name in (*made, *(value.name for value in model.graph.inputs)) if name}
+    twins = [result_twin(one.node, became.node, tensors) for one, became in pairs if became]
+    told = [twin for twin in twins if twin is not None]
+    found = twin_sqnr(original, told, samples[:_SAMPLES])
+    return {name: sqnr for name, sqnr in found.items() if sqnr < _ROUNDING_DB}
 
 
 def _held(model: ir.Model) -> list[_Held]:
@@ -80,7 +133,7 @@ def _behind(value: ir.Value | None) -> ir.Value | None:
     return value
 
 
-def _costs(path: Path, feed: Mapping[str, np.ndarray]) -> dict[str, tuple[str, float]]:
+def _costs(path: Path, feed: Feed) -> dict[str, tuple[str, float]]:
     """Kernel and milliseconds by node name."""
     return {kernel.node: (kernel.provider_op, kernel.ms) for kernel in profile(path, feed)}
 
@@ -90,6 +143,7 @@ def _row(
     became: _Held | None,
     costs: tuple[dict[str, tuple[str, float]], dict[str, tuple[str, float]]],
     notes: Mapping[str, str],
+    errors: Mapping[str, float],
 ) -> Layer:
     name = one.node.name or one.weight
     before = _cost(one, costs[0])
@@ -102,7 +156,7 @@ def _row(
         precision=_precision(became or one),
         sparsity=_sparsity(became or one),
         channels=_channels(one, became),
-        sqnr_db=None,
+        sqnr_db=None if name not in errors else round(errors[name], 2),
         saved_ms=_saved(before, after),
         reason=notes.get(name) or (None if became else "merged into another layer"),
     )

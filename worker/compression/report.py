@@ -82,7 +82,10 @@ class Layer(Part):
     precision: str
     sparsity: float
     channels: tuple[int, int] | None = Field(description="output channels before and after")
-    sqnr_db: float | None
+    sqnr_db: float | None = Field(
+        description="signal over the error that this layer alone adds; null where it adds "
+        "none, and where it cannot be told from its neighbours"
+    )
     saved_ms: float | None
     reason: str | None
 
