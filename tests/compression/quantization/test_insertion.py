@@ -114,6 +114,8 @@ def test_the_numbers_are_those_of_onnxruntimes_quantizer(tmp_path: Path) -> None
             expected = oracle(path, per_channel=per_channel, reduce_range=narrow)
             found = constants(ours)
             for name, array in constants(expected).items():
+                if array.dtype == np.int32 and name.endswith("_zero_point"):
+                    continue  # of a bias: optional
                 np.testing.assert_array_equal(found[name].ravel(), array.ravel(), err_msg=name)
             for feed in images(3):
                 pair = (run(model, feed, tmp_path)[0] for model in (expected, ours))
@@ -175,3 +177,22 @@ def test_a_relu_on_a_tensor_that_the_graph_gives_keeps_what_it_gives(tmp_path: P
     assert expected[0].min() < -1
     for left, right in zip(expected, found, strict=True):
         assert sqnr(left, right) > 25
+
+
+def test_long_names_do_not_make_a_small_model_grow(tmp_path: Path) -> None:
+    model = residual()
+    long = {
+        name: f"model/{name * 200}" for name in ("wa", "ba", "wd", "bd", "a", "r", "d", "s")
+    }
+    for node in model.graph.node:
+        node.input[:] = [long.get(name, name) for name in node.input]
+        node.output[:] = [long.get(name, name) for name in node.output]
+    for entry in model.graph.initializer:
+        entry.name = long.get(entry.name, entry.name)
+    path = prepared(model, tmp_path)
+    made = ir.to_proto(inserted(path, Options())).graph
+    assert max(len(entry.name) for entry in made.initializer) < 60
+    assert run(ir.to_proto(inserted(path, Options())), images(1)[0], tmp_path)[0].shape == (
+        1,
+        10,
+    )

@@ -170,9 +170,8 @@ class _Inserter:
             return
         values, scale = quantize_bias(_array(bias).ravel(), weight, self._input_scale(node))
         axis = None if weight.axis is None else 0
-        given = (scale, np.zeros_like(scale, np.int32))
         dequantized = self.builder.dequantized(
-            node, bias.name or "", values, given, axis, suffix="_quantized"
+            node, bias.name or "", values, [scale], axis, suffix="_quantized"
         )
         node.replace_input_with(BIAS_INPUTS[node.op_type], dequantized)
         self._drop_unused(bias)
@@ -271,8 +270,8 @@ class _Inserter:
         name = value.name or ""
         scale = activation_scale(*self.ranges[name], self.options.activation_type)
         inputs = (
-            self.builder.initializer(f"{name}_scale", scale.scale),
-            self.builder.initializer(f"{name}_zero_point", scale.zero_point),
+            self.builder.initializer(name, "_scale", scale.scale),
+            self.builder.initializer(name, "_zero_point", scale.zero_point),
         )
         return _Written(scale, inputs)
 
