@@ -26,6 +26,15 @@ class Admission:
         self._rate = Rate(settings.max_owner_uploads_per_minute, seconds=60)
         self._now: Counter[str] = Counter()
 
+    def count(self, identity: Identity) -> None:
+        """Count an upload that begins.
+
+        Raises:
+            Refusal: too_many_requests.
+        """
+        if identity.key_id is not None:
+            self._rate.take(identity.owner_id)
+
     @contextmanager
     def place(self, identity: Identity) -> Iterator[None]:
         """One of the places for uploads.
@@ -37,8 +46,6 @@ class Admission:
         mine = self._each if identity.key_id is not None else self._all
         if self._now.total() >= self._all or self._now[owner_id] >= mine:
             raise too_many("uploads at a time", seconds=BUSY_S)
-        if identity.key_id is not None:
-            self._rate.take(owner_id)
         self._now[owner_id] += 1
         try:
             yield
@@ -58,6 +65,7 @@ async def admitted(request: Request, identity: Identity) -> AsyncIterator[None]:
     services: Services = request.app.state.services
     admission: Admission = request.app.state.admission
     with admission.place(identity):
+        admission.count(identity)
         await check_room(services, identity, stated_length(request) or 0)
         yield
 

@@ -1,23 +1,29 @@
 """The web application: routes, pages, and what guards them."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
 
-from app import api, docs, errors, login, pages
+from app import api, docs, errors, login, pages, tus
 from app.access import Access
 from app.admission import Admission
 from app.metrics import Metrics
 from app.rates import Rate
 from app.schemas import Problem
 from app.security import Guard, allowed_hosts
-from worker.services import build_services
+from worker.services import Services, build_services
 from worker.settings import Settings
 
 STATIC = Path(__file__).parent / "static"
+SWEEP_S = 600
+
+logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -31,7 +37,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        sweeper = asyncio.create_task(_sweep(services))
         yield
+        sweeper.cancel()
         services.close()
 
     app = FastAPI(
@@ -55,3 +63,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(Guard, allowed_hosts=allowed_hosts(settings), on_answer=metrics.count)
     return app
+
+
+async def _sweep(services: Services) -> None:
+    """Remove resumable uploads whose time is over, for as long as this process lives."""
+    while True:
+        try:
+            await run_in_threadpool(tus.sweep, services)
+        except Exception as error:  # the database is away: the next time will do
+            logger.warning("sweeping uploads failed: %s", error)
+        await asyncio.sleep(SWEEP_S)

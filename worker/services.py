@@ -13,6 +13,7 @@ from worker.jobs import (
     KeyStore,
     Leases,
     Retention,
+    UploadStore,
     UsageStore,
     WorkerRegister,
     migrate,
@@ -34,6 +35,7 @@ class Services:
     leases: Leases
     keys: KeyStore
     usage: UsageStore
+    uploads: UploadStore
     retention: Retention
     workers: WorkerRegister
     objects: ObjectStore
@@ -76,6 +78,7 @@ def build_services(settings: Settings, *, pooled: bool = True) -> Services:
         workers=WorkerRegister(database),
         keys=KeyStore(database),
         usage=UsageStore(database),
+        uploads=UploadStore(database),
         retention=Retention(database),
         objects=open_store(settings),
         publisher=Publisher(celery_app(settings), size_class=leases.size_class),

@@ -69,6 +69,9 @@ def test_an_owner_has_so_many_uploads_at_a_time(serving, settings, model):
         head = f"POST /v1/models HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}"
         with socket.create_connection(("127.0.0.1", client.base_url.port)) as connection:
             connection.sendall(f"{head}\r\nContent-Length: 900000\r\n\r\nx".encode())
+            deadline = time.monotonic() + 10
+            while not stored(settings) and time.monotonic() < deadline:
+                time.sleep(0.02)
             wait_for(client, key, model, 429)
         wait_for(client, key, model, 201)
 

@@ -20,6 +20,7 @@ from worker.jobs.leases import Beat, Ended, Leases, Taken
 from worker.jobs.migrate import migrate
 from worker.jobs.queue import SIZE_CLASSES
 from worker.jobs.records import (
+    Announced,
     Artifact,
     ArtifactKind,
     Created,
@@ -39,12 +40,14 @@ from worker.jobs.records import (
 )
 from worker.jobs.retention import Expired, Keeping, Retention
 from worker.jobs.store import JobStore
+from worker.jobs.uploads import UploadStore
 from worker.jobs.usage import Quota, UsageStore, Used
 from worker.jobs.workers import WorkerRegister
 
 __all__ = [
     "SCOPES",
     "SIZE_CLASSES",
+    "Announced",
     "Artifact",
     "ArtifactKind",
     "ArtifactPage",
@@ -84,6 +87,7 @@ __all__ = [
     "Stage",
     "StorageQuotaExceeded",
     "Taken",
+    "UploadStore",
     "UsageStore",
     "Used",
     "Worker",

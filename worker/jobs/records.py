@@ -203,3 +203,17 @@ class Key:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None  # within a minute
+
+
+@dataclass(frozen=True, kw_only=True)
+class Announced:
+    """A resumable upload: what its client said it would send."""
+
+    id: str
+    owner_id: str
+    kind: ArtifactKind
+    name: str
+    metadata: str  # as the client sent it
+    bytes: int  # when it is complete
+    artifact_id: str | None  # what it became
+    expires_at: datetime

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Select, and_, delete, exists, or_, select, up
 from worker.jobs.database import Database, now
 from worker.jobs.records import JobStatus
 from worker.jobs.rows import JOB_COLUMNS, job_of, remove, remove_artifact
-from worker.jobs.tables import artifacts, jobs, uploads, usage
+from worker.jobs.tables import artifacts, jobs, usage
 
 _DAY_S = 24 * 3600
 _USAGE_DAYS = 40
@@ -68,11 +68,6 @@ class Retention:
             yield row.key
         for row in self._database.read(select(jobs.c.results)):
             yield from (file["key"] for file in row.results.values())
-
-    def uploads_over(self) -> list[str]:
-        """Ids of the resumable uploads whose time is over."""
-        over = select(uploads.c.id).where(uploads.c.expires_at < now())
-        return [row.id for row in self._database.read(over)]
 
 
 def _due(keeping: Keeping) -> dict[str, Select[Any]]:
