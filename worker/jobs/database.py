@@ -1,6 +1,7 @@
 """One way to talk to SQLite and PostgreSQL: short reads, and writes that lock first."""
 
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
@@ -21,7 +22,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
 
-_SQLITE: dict[str, Any] = {"timeout": 10, "check_same_thread": False}
+_PATIENCE_S = 10
+_SQLITE: dict[str, Any] = {"timeout": _PATIENCE_S, "check_same_thread": False}
 # A host that vanished must not hold a worker for the minutes that TCP takes by itself.
 _POSTGRES = {
     "connect_timeout": 5,
@@ -73,8 +75,23 @@ def make_engine(url: str, *, pooled: bool = True) -> Engine:
 
 def _configure_sqlite(connection: sqlite3.Connection, record: object) -> None:
     connection.isolation_level = None  # the driver starts no transactions: _begin_sqlite does
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    _write_ahead(connection)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to WAL; SQLite itself does not wait where another process is about to do so."""
+    patience = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > patience:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:
