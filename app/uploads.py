@@ -127,7 +127,7 @@ async def receive_form(request: Request, accepts: Accepts) -> AsyncIterator[Form
 async def receive_file(
     request: Request, accepts: Accepts, *, name: str, limit: int
 ) -> AsyncIterator[Upload]:
-    """Read a raw body as one file, checked against `Content-Digest` where that is given."""
+    """Read a raw body as one file, checked against the digests that are given."""
     length = stated_length(request)
     check_length(request, limit=limit)
     check_space(request, accepts.objects, reserve=accepts.reserve_bytes)
@@ -251,15 +251,23 @@ def _decode(name: str, text: bytearray) -> str:
 
 
 def _check_digest(incoming: Incoming, request: Request) -> None:
-    """Compare with the SHA-256 of RFC 9530's Content-Digest, where the client sent one."""
-    stated = request.headers.get("content-digest", "").replace(" ", "")
+    """Compare with every SHA-256 that the client stated: RFC 9530's, or in hexadecimal."""
     ours = f"sha-256=:{b64encode(bytes.fromhex(incoming.sha256)).decode()}:"
-    if "sha-256=" in stated and ours not in stated:
-        raise Refusal(
-            "digest_mismatch",
-            "the body's SHA-256 is not the one that Content-Digest states",
-            hint="send the file again",
-        )
+    for name in ("content-digest", "repr-digest"):
+        stated = request.headers.get(name, "").replace(" ", "")
+        if "sha-256=" in stated and ours not in stated:
+            raise _other_digest(name)
+    plain = request.headers.get("x-checksum-sha256", incoming.sha256)
+    if plain.strip().lower() != incoming.sha256:
+        raise _other_digest("x-checksum-sha256")
+
+
+def _other_digest(header: str) -> Refusal:
+    return Refusal(
+        "digest_mismatch",
+        f"the body's SHA-256 is not the one that {header.title()} states",
+        hint="send the file again",
+    )
 
 
 def display_name(name: str) -> str:

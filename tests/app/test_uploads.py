@@ -5,7 +5,9 @@ import json
 import re
 import socket
 import time
+from base64 import b64encode
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -127,13 +129,19 @@ def test_a_file_field_left_empty_in_a_browser_is_no_file(shared):
     assert answer.status_code == 202
 
 
-def test_a_raw_upload_that_states_its_digest_is_checked(shared, samples):
+@pytest.mark.parametrize("header", ["Content-Digest", "Repr-Digest", "X-Checksum-Sha256"])
+def test_a_raw_upload_that_states_its_digest_is_checked(shared, samples, header):
     client, settings = shared
-    digest = "sha-256=:uU0nuZNNPgilLlLX2n2r+sSE7+N6U4DukIj3rOLvzek=:"
     before = stored(settings)
-    answer = client.post("/v1/datasets", content=samples, headers={"Content-Digest": digest})
-    assert (answer.status_code, answer.json()["code"]) == (422, "digest_mismatch")
-    assert stored(settings) == before
+    for content, status in ((b"other", 422), (samples, 201)):
+        found = sha256(content)
+        digest = f"sha-256=:{b64encode(found.digest()).decode()}:"
+        stated = {header: found.hexdigest() if header.startswith("X") else digest}
+        answer = client.post("/v1/datasets", content=samples, headers=stated)
+        assert answer.status_code == status
+        if status == 422:
+            assert answer.json()["code"] == "digest_mismatch"
+            assert stored(settings) == before
 
 
 def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(shared):
