@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -14,6 +15,7 @@ from app import api, docs, errors, login, pages, tus
 from app.access import Access
 from app.admission import Admission
 from app.metrics import Metrics
+from app.openapi import describe
 from app.rates import Rate
 from app.schemas import Problem
 from app.security import Guard, allowed_hosts
@@ -50,6 +52,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,  # FastAPI's pages load scripts from elsewhere
         redoc_url=None,
     )
+    app.openapi = partial(describe, app)  # type: ignore[method-assign] # as FastAPI documents
     app.state.services = services
     app.state.metrics = metrics
     app.state.access = Access(services)

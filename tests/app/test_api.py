@@ -299,3 +299,13 @@ def test_a_job_is_accepted_at_once_without_a_broker(serving, settings, model):
         assert submit(client, model)["status"] == "queued"
         assert time.monotonic() - started < 2
         assert client.get("/readyz").json()["checks"]["broker"] != "ok"
+
+
+def test_every_operation_documents_its_problems_and_its_key(client):
+    document = client.get("/openapi.json").json()
+    assert "Problem" in document["components"]["schemas"]
+    assert {"key": []} in document["security"]
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            for status in ("4XX", "5XX"):
+                assert "application/problem+json" in operation["responses"][status]["content"]
