@@ -31,16 +31,27 @@ def prune(model: ir.Model, structure: Structure, cut: Cut) -> ir.Model:
 def mask(model: ir.Model, structure: Structure, cut: Cut) -> ir.Model:
     """A copy of the same size whose weights read zero from the channels that `cut` marks."""
     copy = model.clone()
-    for group in structure.groups:
-        for use in group.consumers:
-            value = copy.graph.initializers[use.place.value]
-            gone = ~structure.kept(use.place.value, use.place.axis, cut)
-            if value.const_value is None or not gone.any():
-                continue
-            array = value.const_value.numpy().copy()
-            np.moveaxis(array, use.place.axis, 0)[gone] = 0
-            value.const_value = ir.Tensor(array, dtype=value.const_value.dtype, name=value.name)
+    for name, array in masked(model, structure, cut).items():
+        value = copy.graph.initializers[name]
+        if value.const_value is not None:
+            value.const_value = ir.Tensor(array, dtype=value.const_value.dtype, name=name)
     return copy
+
+
+def masked(model: ir.Model, structure: Structure, cut: Cut) -> dict[str, np.ndarray]:
+    """The weights that read from channels which `cut` marks, zero there."""
+    found: dict[str, np.ndarray] = {}
+    uses = {use.place for group in structure.groups for use in group.consumers}
+    for place in sorted(uses):
+        tensor = model.graph.initializers[place.value].const_value
+        gone = ~structure.kept(place.value, place.axis, cut)
+        if tensor is None or not gone.any():
+            continue
+        # A weight may read channels along two of its axes.
+        array = found.get(place.value, tensor.numpy()).copy()
+        np.moveaxis(array, place.axis, 0)[gone] = 0
+        found[place.value] = array
+    return found
 
 
 def _shrink(value: ir.Value, structure: Structure, cut: Cut, name: str) -> None:

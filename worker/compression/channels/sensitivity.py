@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime as ort
 
 from worker.compression import graph
 from worker.compression.channels.criteria import Probe, Ranking
 from worker.compression.channels.groups import Cut
 from worker.compression.channels.moments import Array
 from worker.compression.channels.observe import Observation
-from worker.compression.channels.rewrite import mask
+from worker.compression.channels.rewrite import masked
 from worker.compression.channels.survey import Survey
 from worker.compression.channels.trace import Feed, with_outputs
 
@@ -29,7 +30,7 @@ Outputs = list[list[np.ndarray]]
 
 @dataclass(frozen=True)
 class Felt:
-    """What probes compare with: the original's outputs on a few samples."""
+    """Probes of the original on a few samples, in one session that takes weights as inputs."""
 
     survey: Survey
     observations: Mapping[str, Observation]
@@ -39,7 +40,7 @@ class Felt:
 
     @cached_property
     def reference(self) -> Outputs:
-        return self._outputs(self.survey.model)
+        return self._outputs({})
 
     def felt(self, ranking: Ranking) -> Ranking:
         """The ranking with errors at the outputs, measured at its probes and drawn between."""
@@ -53,25 +54,44 @@ class Felt:
             measured.append(max(error, measured[-1]))
         return replace(ranking, errors=_drawn(ranking.errors, places, measured), probes=())
 
-    def _probed(self, probe: Probe, gone: Cut) -> ir.Model:
-        """The model with re-solved weights, zero for the units that are gone."""
-        copy = mask(self.survey.model, self.survey.structure, gone)
+    def _probed(self, probe: Probe, gone: Cut) -> Feed:
+        """Re-solved weights, zero for the units that are gone, and biases that make up."""
+        changed = dict(masked(self.survey.model, self.survey.structure, gone))
         for node, matrix in probe.matrices.items():
             seen = self.observations[node]
-            value = copy.graph.initializers[seen.layer.weight]
             weight = seen.layer.restored(matrix, seen.weight).astype(seen.weight.dtype)
-            value.const_value = ir.Tensor(np.ascontiguousarray(weight), name=value.name)
-            _shift(copy, seen, matrix)
-        return copy
+            changed[seen.layer.weight] = np.ascontiguousarray(weight)
+            if seen.layer.bias is not None:
+                bias = self._weights[seen.layer.bias]
+                changed[seen.layer.bias] = _shifted(bias, seen, matrix)
+        return changed
 
-    def _outputs(self, model: ir.Model) -> Outputs:
-        """Outputs, and what goes into those that squash it: there an error shows sooner."""
+    def _outputs(self, changed: Feed) -> Outputs:
+        names = [value.name for value in self._session.get_outputs()]
+        weights = {**self._weights, **changed}
+        return [self._session.run(names, {**feed, **weights}) for feed in self.feeds]
+
+    @cached_property
+    def _weights(self) -> dict[str, np.ndarray]:
+        """What probes may change: weights that sum over channels, and their biases."""
+        names = {use.place.value for group in self.survey.groups for use in group.consumers}
+        names |= {seen.layer.bias for seen in self.observations.values() if seen.layer.bias}
+        held = self.survey.model.graph.initializers
+        tensors = {name: held[name].const_value for name in sorted(names)}
+        return {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
+
+    @cached_property
+    def _session(self) -> ort.InferenceSession:
+        """Gives outputs, and what those squash: there an error shows first."""
+        names = [name for v in self.survey.model.graph.outputs if (name := _unsquashed(v))]
+        copy = with_outputs(self.survey.model, names)
+        for name in self._weights:
+            value = copy.graph.initializers.pop(name)
+            value.const_value = None
+            copy.graph.inputs.append(value)
         path = self.folder / "probe.onnx"
-        names = [value.name for value in model.graph.outputs if value.name]
-        names += [name for value in model.graph.outputs if (name := _unsquashed(value))]
-        graph.save(with_outputs(model, names), path)
-        session = graph.session(path, threads=self.threads)
-        return [session.run(names, dict(feed)) for feed in self.feeds]
+        graph.save(copy, path)
+        return graph.session(path, threads=self.threads)
 
 
 def _drawn(local: Array, places: Sequence[int], measured: Sequence[float]) -> Array:
@@ -112,19 +132,11 @@ def output_error(reference: Outputs, found: Outputs) -> float:
     return float(np.mean(errors)) if errors else 0.0
 
 
-def _shift(model: ir.Model, seen: Observation, matrix: np.ndarray) -> None:
-    """Let the bias carry the mean of what is gone, as the refit will."""
-    bias = seen.layer.bias
-    if bias is None:
-        return
-    value = model.graph.initializers[bias]
-    if value.const_value is None:
-        return
+def _shifted(bias: np.ndarray, seen: Observation, matrix: np.ndarray) -> np.ndarray:
+    """The bias carries the mean of what is gone, as the refit will let it."""
     lost = seen.layer.matrix(seen.weight) - matrix
-    shift = np.einsum("gk,gkn->gn", seen.moments.means()[0], lost)
-    old = value.const_value.numpy()
+    shift = np.einsum("gk,gkn->gn", seen.moments.means()[0], lost).ravel()
     if seen.layer.op == "ConvTranspose" or seen.layer.mode == "channel":
-        taps = shift.size // old.size
-        shift = shift.reshape(old.size, taps).sum(axis=1)
-    array = (old.ravel() + shift.ravel()).reshape(old.shape).astype(old.dtype)
-    value.const_value = ir.Tensor(array, name=value.name)
+        shift = shift.reshape(bias.size, shift.size // bias.size).sum(axis=1)
+    made: np.ndarray = (bias.ravel() + shift).reshape(bias.shape).astype(bias.dtype)
+    return made

@@ -12,7 +12,7 @@ from worker.compression.channels.trace import Shape, Trace
 Axes = list[Labels]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Place:
     """One axis of one initializer."""
 
