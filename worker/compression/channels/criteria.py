@@ -16,7 +16,7 @@ Criterion = Literal["l1", "l2", "activation", "apoz", "wanda", "obs"]
 _CHUNK = 1 / 32
 _LEAST_ALIVE = 1 / 8
 # The effect on the outputs is probed where these shares of a group are gone.
-_PROBED = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 2)
+_PROBED = (1 / 8, 1 / 4, 1 / 2, 2)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from worker.compression import graph
 from worker.compression.channels.allocation import NEAR, Allocation, Steps, steps
 from worker.compression.channels.costs import Of
 from worker.compression.channels.criteria import Ranking
-from worker.compression.channels.latency import Bench, measured_speedup, slower, time_layers
+from worker.compression.channels.latency import measured_speedup, slower, time_layers
 from worker.compression.channels.rewrite import prune
 from worker.compression.channels.study import Study
 from worker.compression.channels.survey import Survey
@@ -71,13 +71,13 @@ def _ladder(survey: Survey, block: int | None) -> list[list[Steps]]:
 
 def _not_slower(study: Study, lost: Sequence[int], threads: int) -> tuple[list[int], bool]:
     """Give units back to groups whose odd width would be slower than the full one."""
-    survey, bench = study.survey, Bench(study.folder, threads)
+    survey = study.survey
     kept, timed = list(lost), False
     for index, group in enumerate(survey.groups):
         width = survey.step_width(group)
         while kept[index] and (len(group.units) - kept[index]) * width % _BLOCK:
             timed = True
-            if not slower(survey, index, kept[index], bench):
+            if not slower(survey, index, kept[index], study.folder, threads):
                 break
             kept[index] -= 1
     return kept, timed

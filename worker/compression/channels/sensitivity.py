@@ -19,9 +19,9 @@ from worker.compression.channels.survey import Survey
 from worker.compression.channels.trace import Feed, with_outputs
 
 # Samples of one probe: as many as these multiply-accumulates of all probes allow, in limits.
-_MACS_OF_PROBES = 200e9
+_MACS_OF_PROBES = 100e9
 _FEWEST_SAMPLES, _MOST_SAMPLES = 2, 16
-_PROBES_PER_GROUP = 4
+_PROBES_PER_GROUP = 3
 # What a local error counts for at least: a probe with few samples may miss an effect.
 _LEAST = 1e-4
 

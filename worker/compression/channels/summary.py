@@ -10,7 +10,7 @@ from worker.compression.channels.groups import Group
 from worker.compression.channels.plans import Plan
 from worker.compression.channels.shrinking import Shrunk
 from worker.compression.channels.study import Study
-from worker.compression.channels.survey import Survey
+from worker.compression.channels.survey import Survey, unreached
 
 # Points of an error curve, the ends among them.
 _POINTS = 17
@@ -31,6 +31,10 @@ def summary(
     pinned = [
         {"name": group.name, "channels": _channels(survey, group), "reason": group.reason}
         for group in survey.structure.pinned
+    ]
+    pinned += [
+        {"name": name, "channels": None, "reason": reason}
+        for name, reason in unreached(survey.model)
     ]
     return {
         "groups": groups,

@@ -69,6 +69,17 @@ def survey(model: ir.Model, samples: Sequence[Feed], *, folder: Path, seed: int)
     )
 
 
+def unreached(model: ir.Model) -> list[tuple[str, str]]:
+    """Weights in bodies of If, Loop and Scan, which stay as they are, each with the reason."""
+    found = []
+    for weight in graph.weights(model):
+        inner = [node for node in weight.nodes if node.graph is not model.graph]
+        if inner:
+            where = inner[0].name or inner[0].op_type
+            found.append((weight.value.name or "", f"{where} stands in a body of If or Loop"))
+    return found
+
+
 def proof_feeds(samples: Sequence[Feed]) -> list[Feed]:
     """The first sample, and one of another shape where there is one."""
     first = _shapes(samples[0])

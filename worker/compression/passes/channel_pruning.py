@@ -210,11 +210,12 @@ def _described(
 
 
 def _unchanged(study: Study) -> ir.Model:
-    reasons = dict.fromkeys(group.reason or "" for group in study.survey.structure.pinned)
+    told = summary(study, (), Plan((), 0.0), None)
+    reasons = dict.fromkeys(pinned["reason"] for pinned in told["pinned"])
     found = "; ".join(list(reasons)[:3]) or "no layer with weights makes any"
     _warn("nothing_prunable", f"no channels can be pruned: {found}")
     model = study.survey.model.clone()
-    model.meta["extra"] = {"channels": summary(study, (), Plan((), 0.0), None)}
+    model.meta["extra"] = {"channels": told}
     return model
 
 

@@ -176,25 +176,22 @@ def _varies(labels: Labels, axis: int) -> bool:
 def _carrier(site: Site, after: Sequence[int]) -> int:
     """The factor that counts units: heads rather than their width, C rather than C's halves."""
     wide = [axis for axis, size in enumerate(after) if size > 1]
-    if _is_shuffle(site.node):
+    if _is_shuffle(site):
         return wide[-1]
     if len(wide) > 2 and after[wide[0]] <= _STACKED:
         return wide[1]
     return wide[0]
 
 
-def _is_shuffle(node: ir.Node) -> bool:
+def _is_shuffle(site: Site) -> bool:
     """Reshape, Transpose, Reshape back: channels dealt out to groups (ShuffleNet)."""
-    between = _only_reader(node)
+    between = _only_reader(site.node)
     last = None if between is None else _only_reader(between)
-    if between is None or last is None:
+    if between is None or last is None or between.op_type != "Transpose":
         return False
-    rank = node.inputs[0].shape if node.inputs[0] is not None else None
-    final = last.outputs[0].shape
-    same_rank = rank is not None and final is not None and len(rank) == len(final)
-    order = between.attributes.get_ints("perm", [])
-    swaps = list(order)[:3] == [0, 2, 1]
-    return between.op_type == "Transpose" and last.op_type == "Reshape" and same_rank and swaps
+    final = Site(last, site.ties).made_shape()
+    swaps = list(between.attributes.get_ints("perm", []))[:3] == [0, 2, 1]
+    return last.op_type == "Reshape" and len(final) == len(site.shape(0)) and swaps
 
 
 def _only_reader(node: ir.Node) -> ir.Node | None:
