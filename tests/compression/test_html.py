@@ -60,6 +60,25 @@ def candidate(
     return Candidate.model_validate(fields | changes)
 
 
+def pruned(
+    name: str = "stem.weight", *, count: int = 1, **changes: object
+) -> dict[str, object]:
+    """What channel pruning leaves in `extra`."""
+    group = {
+        "name": name, "weights": [name], "readers": ["next"], "before": 64, "after": 48, "step": 1,
+        "errors": [(64, 0.0), (32, 1e-3), (8, 0.2)],
+    } | changes  # fmt: skip
+    return {
+        "channels": {
+            "groups": [group] * count,
+            "pinned": [{"name": name, "channels": 10, "reason": "output y keeps its shape"}],
+            "saved": {"macs": 0.31, "parameters": 0.28, "channels": 0.1},
+            "refitted": ["next"],
+            "timed": False,
+        }
+    }
+
+
 def report(**changes: object) -> Report:
     """A report as the digits example gives it."""
     output = OutputFidelity(
@@ -162,6 +181,12 @@ def test_page_holds_figures_pictures_warnings_and_how_to_make_it_again() -> None
         assert words in seen.text, words
 
 
+def test_channels_are_drawn_with_their_widths_the_error_there_and_what_stays() -> None:
+    seen = Elements(render(report(extra=pruned())))
+    for words in ("64 → 48", "5.0e-04", "31.0 %", "output y keeps its shape"):
+        assert words in seen.text, words
+
+
 def test_page_needs_no_script_and_no_network() -> None:
     seen = Elements(render(report()))
     assert not {"script", "link", "img", "iframe", "object", "embed"} & set(seen.tags)
@@ -171,7 +196,7 @@ def test_page_needs_no_script_and_no_network() -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["model", "layer", "output", "candidate", "warning", "snippet"]
+    "place", ["model", "layer", "output", "candidate", "warning", "snippet", "group"]
 )
 def test_hostile_name_stays_text(place: str) -> None:
     plain = report()
@@ -187,6 +212,7 @@ def test_hostile_name_stays_text(place: str) -> None:
         "candidate": {"candidates": [candidate(HOSTILE, ms=k, drop=0) for k in (1, 2)]},
         "warning": {"warnings": [Warned(code="x", message=HOSTILE)]},
         "snippet": {"snippet": HOSTILE},
+        "group": {"extra": pruned(HOSTILE)},
     }  # fmt: skip
     seen = Elements(render(report(**changes[place])))
     assert HOSTILE in seen.text
@@ -209,6 +235,9 @@ def test_report_with_nothing_measured_still_renders() -> None:
 
 
 @pytest.mark.parametrize("changes", [
+    {"extra": pruned(errors=[])},
+    {"extra": pruned(errors=[(64, 0.0), (63, 0.0)], after=64)},
+    {"extra": pruned(count=200)},
     {"layers": [layer("only", ms=None, after=None, sqnr=None)]},
     {"layers": [layer(f"layer.{k}", ms=0.1, after=None, sqnr=None) for k in range(200)]},
     {"candidates": [candidate("a", ms=1, drop=None), candidate("b", ms=2, drop=None)]},

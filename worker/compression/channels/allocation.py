@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from worker.compression.channels.costs import Costs
 from worker.compression.channels.criteria import Ranking
@@ -10,9 +11,9 @@ from worker.compression.channels.groups import Group
 
 # How near an amount must be reached.
 NEAR = 0.03
-# Aim nearer than what is promised, and never overshoot by as much as that.
+# Aim nearer than what is promised; what may be overshot, little first.
 _AIM = 0.005
-_OVER = 0.012
+_OVER = (0.012, 0.025)
 # A group keeps at least this share of its units.
 _LEAST_SHARE = 1 / 8
 
@@ -58,21 +59,21 @@ class Allocation:
         Finer steps are only taken where the coarser ones end too far from the amount.
         """
         lost = [0] * len(self.rankings)
-        for steps_of_groups in self.steps:
-            lost = self._descend(lost, amount, steps_of_groups)
+        for steps_of_groups, over in product(self.steps, _OVER):
+            lost = self._descend(lost, amount, over, steps_of_groups)
             if self.saved(lost) >= amount - NEAR:
                 break
         return lost
 
     def _descend(
-        self, start: Sequence[int], amount: float, steps_of_groups: Sequence[Steps]
+        self, start: Sequence[int], amount: float, over: float, steps_of_groups: Sequence[Steps]
     ) -> list[int]:
         lost = list(start)
         whole = self.costs.total([0] * len(lost))
         goal = whole * (1 - amount)
         now = self.costs.total(lost)
         while now > goal + _AIM * whole:
-            best = self._cheapest(lost, now - goal + _OVER * whole, steps_of_groups)
+            best = self._cheapest(lost, now - goal + over * whole, steps_of_groups)
             if best is None:
                 break
             lost[best[0]] = best[1]

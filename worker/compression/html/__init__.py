@@ -9,7 +9,7 @@ from typing import Final
 import jinja2
 from markupsafe import Markup
 
-from worker.compression.html import front, layers, pictures, words
+from worker.compression.html import channels, front, layers, pictures, words
 from worker.compression.report import Report
 
 __all__ = ["render"]
@@ -47,7 +47,7 @@ def _environment() -> jinja2.Environment:
         words.size, words.number, words.milliseconds, words.times, words.percent, words.decibel,
     ):  # fmt: skip
         environment.filters[verb.__name__] = verb
-    environment.globals.update(pictures=pictures, layers=layers, front=front)
+    environment.globals.update(pictures=pictures, layers=layers, front=front, channels=channels)
     return environment
 
 
