@@ -65,8 +65,8 @@ def pruned(
 ) -> dict[str, object]:
     """What channel pruning leaves in `extra`."""
     group = {
-        "name": name, "weights": [name], "readers": ["next"], "before": 64, "after": 48, "step": 1,
-        "errors": [(64, 0.0), (32, 1e-3), (8, 0.2)],
+        "name": name, "weights": [name], "readers": ["next"], "before": 64, "after": 48,
+        "step": 1, "errors": [(64, 0.0), (32, 1e-3), (8, 0.2)],
     } | changes  # fmt: skip
     return {
         "channels": {
