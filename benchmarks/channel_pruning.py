@@ -74,14 +74,14 @@ def rows(
                 for refit in (False, True):
                     out, seconds = pruned(path, amount, criterion, context, refit=refit)
                     way = f"{criterion}{' + refit' if refit else ''}, {amount:g}"
-                    yield f"{way} | {judged(path, out, whole, test)} | {seconds:.1f}"
+                    yield f"{way} | {judged(path, out, test)} | {seconds:.1f}"
             if peer is None:
                 continue
             rival = Peer(peer, path, calib, work)
             for kind in KINDS:
                 made = rival.at(kind, amount, lambda file: 1 - macs(file, calib[0]) / whole)
                 told = "fails or saves nothing | | | " if made is None else ""
-                told = told or judged(path, made or path, whole, test)
+                told = told or judged(path, made or path, test)
                 yield f"onnxsim {kind}, {amount:g} | {told} | "
 
 
@@ -97,9 +97,9 @@ def pruned(
     return out, time.monotonic() - begun
 
 
-def judged(before: Path, after: Path, whole: int, test: Sequence[Feed]) -> str:
+def judged(before: Path, after: Path, test: Sequence[Feed]) -> str:
     """Work saved, latency, SQNR of the worst output, and share of equal answers."""
-    saved = 1 - macs(after, test[0]) / max(whole, 1)
+    saved = 1 - macs(after, test[0]) / max(macs(before, test[0]), 1)
     slow, fast = medians(before, after, test[0])
     pairs = [
         (a, b)

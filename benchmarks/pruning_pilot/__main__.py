@@ -1,6 +1,6 @@
 """`python -m benchmarks.pruning_pilot FOLDER [--peer PYTHON]`: the table, as markdown.
 
-Trains the two nets first (two minutes each on one core), where FOLDER does not hold them yet.
+Trains the two nets first (some minutes each on one core), where FOLDER does not hold them yet.
 Held to: at half the multiply-accumulates at most 1 point of top-1 lost on the wide net, at most
 5.5 points on the narrow one (2.08 times fewer).
 """
