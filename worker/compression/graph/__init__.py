@@ -23,6 +23,7 @@ from worker.compression.graph.selection import (
     select_nodes,
 )
 from worker.compression.graph.sessions import session
+from worker.compression.graph.watching import Watch, sizes
 from worker.compression.graph.weights import (
     PASSED_THROUGH,
     WEIGHT_INPUTS,
@@ -39,6 +40,7 @@ __all__ = [
     "WEIGHT_INPUTS",
     "InputSpec",
     "Use",
+    "Watch",
     "Weight",
     "constant",
     "external_files",
@@ -63,6 +65,7 @@ __all__ = [
     "select",
     "select_nodes",
     "session",
+    "sizes",
     "source_of",
     "spill",
     "to_proto",

@@ -1,0 +1,67 @@
+"""Sums over rows of inputs: products in float32, sums in float64."""
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+# Rows gathered before they are multiplied: many small products cost more than one.
+_GATHERED_ROWS, _GATHERED_BYTES = 1024, 16_000_000
+
+
+class Moments:
+    """Mean and second moments of rows (rows, groups, inputs); nothing of a row is kept."""
+
+    def __init__(self, groups: int, inputs: int) -> None:
+        self.count = 0
+        self._sum = np.zeros((groups, inputs))
+        self._products = np.zeros((groups, inputs, inputs))
+        self._largest = np.zeros((groups, inputs))
+        self._waiting: list[np.ndarray] = []
+
+    @staticmethod
+    def bytes_for(groups: int, inputs: int) -> int:
+        """Memory that the sums of one layer take, its product in float32 included."""
+        return 12 * groups * inputs * inputs
+
+    def add(self, rows: np.ndarray) -> None:
+        """Take in rows (rows, groups, inputs)."""
+        self._waiting.append(rows.astype(np.float32, copy=False))
+        gathered = sum(len(part) for part in self._waiting)
+        if gathered >= _GATHERED_ROWS or 4 * gathered * self._sum.size >= _GATHERED_BYTES:
+            self.settle()
+
+    def mean(self) -> Array:
+        """E[x] as (groups, inputs)."""
+        self.settle()
+        return self._sum / max(self.count, 1)
+
+    def gram(self, *, centred: bool) -> Array:
+        """E[x x'] around the mean, or around zero, as (groups, inputs, inputs)."""
+        mean = self.mean()
+        second = self._products / max(self.count, 1)
+        return second - mean[:, :, None] * mean[:, None, :] if centred else second
+
+    def largest(self) -> Array:
+        """Largest absolute value as (groups, inputs)."""
+        self.settle()
+        return self._largest
+
+    def settle(self) -> None:
+        """Bring waiting rows into the sums."""
+        if not self._waiting:
+            return
+        rows = np.concatenate(self._waiting)
+        self._waiting.clear()
+        rows = rows[np.isfinite(rows).all(axis=(1, 2))]
+        if len(rows) == 0:
+            return
+        self.count += len(rows)
+        self._sum += rows.sum(axis=0, dtype=np.float64)
+        self._largest = np.maximum(self._largest, np.abs(rows).max(axis=0))
+        if rows.shape[1] == 1:
+            flat = rows[:, 0]
+            self._products[0] += flat.T @ flat
+            return
+        grouped = np.ascontiguousarray(np.swapaxes(rows, 0, 1))
+        self._products += np.swapaxes(grouped, 1, 2) @ grouped

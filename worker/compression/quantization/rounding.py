@@ -1,0 +1,92 @@
+"""Rounding that lets the weights not yet rounded make up for those that are.
+
+GPTQ (Frantar et al., 2022) as Babai's nearest plane (Chen et al., 2025): with H = E[x x'] =
+L L', the last input is rounded first, and every other one takes over its share, L[j, i] /
+L[i, i], of the errors behind it. One Cholesky factor, no inverse.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+# Share of the mean variance that the Gram is raised by, so that it can be factored.
+_DAMPING = 0.01
+# Inputs whose errors reach each other at once; the rest get them in one product.
+_BLOCK = 128
+# Shares of the largest weight that are tried as the end of the range.
+_CLIPS = np.linspace(1.0, 0.7, 16)
+
+
+def compensated(
+    weight: Array,
+    scale: Array,
+    gram: Array,
+    *,
+    limits: tuple[int, int],
+    damping: float = _DAMPING,
+    ordered: bool = True,
+) -> npt.NDArray[np.int8]:
+    """Integers q that keep (scale * q)' x close to weight' x.
+
+    `weight` is (groups, inputs, outputs), `scale` (groups, outputs), `gram` (groups, inputs,
+    inputs). Exact zeros stay zero. `ordered` rounds the inputs of largest variance first, as
+    long as there are others to make up for them.
+    """
+    mean = np.diagonal(gram, axis1=1, axis2=2).mean(axis=1)
+    raised = np.where(mean > 0, damping * mean, 1.0)
+    gram = gram + raised[:, None, None] * np.eye(gram.shape[1])
+    if not ordered:
+        return _nearest_plane(weight, scale, gram, limits)
+    order = np.argsort(np.diagonal(gram, axis1=1, axis2=2), axis=1, kind="stable")
+    sorted_gram = np.take_along_axis(
+        np.take_along_axis(gram, order[:, :, None], 1), order[:, None, :], 2
+    )
+    columns = order[:, :, None]
+    rounded = _nearest_plane(
+        np.take_along_axis(weight, columns, 1), scale, sorted_gram, limits
+    )
+    result = np.empty_like(rounded)
+    np.put_along_axis(result, np.broadcast_to(columns, rounded.shape), rounded, 1)
+    return result
+
+
+def _nearest_plane(
+    weight: Array, scale: Array, gram: Array, limits: tuple[int, int]
+) -> npt.NDArray[np.int8]:
+    factor = np.linalg.cholesky(gram)
+    shares = factor / np.diagonal(factor, axis1=1, axis2=2)[:, None, :]
+    zero = weight == 0
+    errors = np.zeros_like(weight)
+    rounded = np.zeros(weight.shape, np.int8)
+    inputs = weight.shape[1]
+    for end in range(inputs, 0, -_BLOCK):
+        start = max(0, end - _BLOCK)
+        later = np.swapaxes(shares[:, end:, start:end], 1, 2) @ errors[:, end:]
+        for i in reversed(range(start, end)):
+            near = shares[:, None, i + 1 : end, i] @ errors[:, i + 1 : end]
+            target = weight[:, i] + later[:, i - start] + near[:, 0]
+            steps = np.clip(np.rint(target / scale), *limits)
+            steps[zero[:, i]] = 0
+            rounded[:, i] = steps
+            errors[:, i] = weight[:, i] - scale * steps
+    return rounded
+
+
+def clipped_scales(weight: Array, energy: Array, largest: int) -> Array:
+    """Scales (groups, outputs) of least expected error after rounding to nearest.
+
+    `energy` is E[x^2] as (groups, inputs). Clipping the few largest weights makes the steps of
+    all others finer.
+    """
+    whole = np.abs(weight).max(axis=1)
+    whole = np.where(whole > 0, whole, 1.0)
+    best = whole / largest
+    least = np.full(best.shape, np.inf)
+    for share in _CLIPS:
+        scale = share * whole / largest
+        steps = np.clip(np.rint(weight / scale[:, None]), -largest, largest)
+        error = np.einsum("gi,gio->go", energy, (weight - scale[:, None] * steps) ** 2)
+        better = error < least
+        best, least = np.where(better, scale, best), np.minimum(error, least)
+    return best
