@@ -585,3 +585,76 @@ def test_nothing_is_said_where_all_went_well(tmp_path: Path) -> None:
         warnings.simplefilter("always")
         quantized(convnet(), images(2), tmp_path)
     assert caught == []
+
+
+# ---- rounding by what the layers read
+
+
+def dependent(*, count: int, seed: int) -> list[dict[str, np.ndarray]]:
+    """Rows of 64 values that depend on 8: one weight can make up for another.
+
+    Whole numbers up to 255, which int8 holds exactly: what is left is the error of the weights.
+    """
+    mixing = np.abs(normal(8, 64, seed=99))
+    feeds = []
+    for place in range(count):
+        rows = np.abs(normal(64, 8, seed=seed + place)) @ mixing * 10
+        rows[0, :2] = 0, 255
+        feeds.append({"x": np.clip(np.rint(rows), 0, 255).astype(np.float32)})
+    return feeds
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("weights", ["int8", "int7"])
+@pytest.mark.parametrize("op", ["MatMul (x, w)", "Gemm (x, w, b)"])
+def test_gptq_is_closer_on_samples_it_has_not_seen(
+    tmp_path: Path, op: str, per_channel: bool, weights: str
+) -> None:
+    text = f"g (float[n,64] x) => (float[n,16] y) {{ y = {op} }}"
+    model = build(text, {"w": normal(64, 16), "b": normal(16)})
+    held_out = dependent(count=8, seed=1000)
+    settings = {"per_channel": per_channel, "weights": weights}
+    found = {}
+    for rounding in ("nearest", "gptq"):
+        path = quantized(
+            model, dependent(count=16, seed=0), tmp_path, rounding=rounding, **settings
+        )
+        found[rounding] = closeness(model, path, held_out, tmp_path)
+    assert found["gptq"] > found["nearest"] + 3
+
+
+def test_gptq_keeps_zeros_runs_int8_kernels_and_is_the_same_for_a_seed(tmp_path: Path) -> None:
+    model = convnet()
+    weight = onnx.numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weight.ravel()[::2] = 0
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weight, "conv.weight"))
+    path = quantized(model, images(8), tmp_path, rounding="gptq")
+    ran = kernels(path, images(1)[0])
+    assert (ran["QLinearConv"], ran["QGemm"]) == (2, 1)
+    first = initializers(path, ir.DataType.INT8)
+    assert (first["conv.weight_quantized"].ravel()[::2] == 0).all()
+    again = initializers(
+        quantized(model, images(8), tmp_path, rounding="gptq"), ir.DataType.INT8
+    )
+    assert all((array == again[name]).all() for name, array in first.items())
+
+
+def test_gptq_leaves_shared_weights_to_nearest(tmp_path: Path) -> None:
+    text = """
+    g (float[n,4] x) => (float[n,4] y) {
+        a = MatMul (x, w)
+        r = Relu (a)
+        y = MatMul (r, w)
+    }
+    """
+    model = build(text, {"w": normal(4, 4)})
+    plain, gptq = (
+        initializers(quantized(model, line(), tmp_path, rounding=rounding), ir.DataType.INT8)
+        for rounding in ("nearest", "gptq")
+    )
+    np.testing.assert_array_equal(plain["w_quantized"], gptq["w_quantized"])
+
+
+def test_gptq_is_refused_where_it_cannot_be_written() -> None:
+    with pytest.raises(ValidationError, match="qdq"):
+        StaticQuantization(format="qoperator", rounding="gptq")

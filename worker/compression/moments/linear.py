@@ -85,7 +85,7 @@ def _linear(node: ir.Node) -> Linear | None:
     if x.const_value is not None or math.prod(shape) == 0:
         return None
     convolves = node.op_type == "Conv"
-    if not convolves and (len(shape) != 2 or node.attributes.get_int("transA", 0)):
+    if not convolves and (len(shape) != 2 or node.attributes.get_int("transA", 0) != 0):
         return None
     return Linear(
         node=node.name or "",

@@ -1,5 +1,6 @@
 """One pass over the samples for as many layers as memory holds at once."""
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -33,6 +34,8 @@ def stream(
     Layers that no sample gave rows are absent. Whoever drops a pair before asking for the next
     keeps memory within `held_bytes`. Files are written beside the model.
     """
+    if not layers:
+        return
     parts = _parts(path, layers, samples[0], held_bytes)
     for number, part in enumerate(parts):
         sums = {layer: Moments(layer.groups, layer.inputs) for layer in part}
@@ -55,13 +58,14 @@ def _take(
     seed: tuple[int, int],
     samples: int,
 ) -> None:
-    for index, (layer, moments) in enumerate(sums.items()):
+    for layer, moments in sums.items():
         x = values.get(layer.x)
         if x is None or x.size == 0:
             continue
         fewest = _FEWEST_ROWS if layer.groups == 1 else _FEWEST_GROUPED_ROWS
         wanted = np.clip(_ROWS_PER_INPUT * layer.inputs, fewest, _MOST_ROWS)
-        rng = np.random.default_rng((*seed, index))
+        # By name: what is drawn does not depend on which other layers are asked for.
+        rng = np.random.default_rng((*seed, zlib.crc32(layer.node.encode())))
         moments.add(layer.rows(x, int(-(-wanted // samples)), rng))
 
 

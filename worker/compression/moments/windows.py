@@ -36,8 +36,8 @@ class Window:
                 position, self.strides, taps, self.dilations, strict=True
             )
         )
-        # The channels are sliced, so numpy puts the axes of the indices first.
-        found = padded[(batch[:, None], slice(None), *places)]
+        # The channels go last, so that the indices stand side by side.
+        found = np.moveaxis(padded, 1, -1)[(batch[:, None], *places)]
         return np.swapaxes(found, 1, 2)
 
     def _padded(self, x: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -71,13 +71,13 @@ def window(node: ir.Node, kernel: tuple[int, ...]) -> Window:
     """The window of a Conv node with a kernel of the given shape."""
     rank = len(kernel)
     kind = node.attributes.get_string("auto_pad", "NOTSET")
-    given = node.attributes.get_ints("pads", None) or [0] * (2 * rank)
+    given = node.attributes.get_ints("pads", ()) or [0] * (2 * rank)
     pads = [0] * (2 * rank) if kind == "VALID" else given
     same = kind in ("SAME_UPPER", "SAME_LOWER")
     return Window(
         kernel=kernel,
-        strides=tuple(node.attributes.get_ints("strides", None) or [1] * rank),
-        dilations=tuple(node.attributes.get_ints("dilations", None) or [1] * rank),
+        strides=tuple(node.attributes.get_ints("strides", ()) or [1] * rank),
+        dilations=tuple(node.attributes.get_ints("dilations", ()) or [1] * rank),
         pads=None if same else tuple(pads),
         upper=kind == "SAME_UPPER",
     )

@@ -4,10 +4,10 @@ U8 activations with S8 weights per channel are what ONNX Runtime has its fast ke
 """
 
 import warnings
-from typing import Literal
+from typing import Literal, Self
 
 import onnx_ir as ir
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from worker.compression import graph
 from worker.compression.errors import CompressionWarning
@@ -19,7 +19,9 @@ from worker.compression.quantization import (
     Choice,
     Format,
     Options,
+    QuantizedWeight,
     choose,
+    compensated_weights,
     insert,
     insert_qoperators,
 )
@@ -52,6 +54,11 @@ class StaticQuantization(Pass):
         description="Range of an activation: all that was seen; 99.99 % of it; the one that "
         "loses least information; or the one with the least squared error.",
     )
+    rounding: Literal["nearest", "gptq"] = Field(
+        default="nearest",
+        description="gptq rounds each weight so that it makes up for those rounded before it, "
+        "by the samples: closer, and slower to make.",
+    )
     ops: list[str] = Field(
         default=list(DEFAULT_OPS),
         min_length=1,
@@ -72,6 +79,12 @@ class StaticQuantization(Pass):
             )
         return ops
 
+    @model_validator(mode="after")
+    def _writable(self) -> Self:
+        if self.format == "qoperator" and self.rounding != "nearest":
+            raise ValueError("rounding gptq needs the format qdq")
+        return self
+
     def apply(self, model: ir.Model, context: Context) -> ir.Model:
         context.progress(0, "preparing the graph")
         calibration = self._calibration(model, context)
@@ -83,7 +96,7 @@ class StaticQuantization(Pass):
             return _unchanged(model, wanted)
         calibration.see(
             wanted.tensors(float_outputs=options.float_outputs),
-            lambda share, message: context.progress(0.05 + 0.75 * share, message),
+            lambda share, message: context.progress(0.05 + 0.5 * share, message),
         )
         seen = calibration.observed
         chosen = choose(
@@ -91,12 +104,13 @@ class StaticQuantization(Pass):
         )
         if not chosen.compute:
             return _unchanged(model, chosen)
-        context.progress(0.85, "writing int8 weights")
+        context.progress(0.6, "writing int8 weights")
         ranges = calibration.ranges(self.calibration)
         if self.format == "qoperator":
             result = insert_qoperators(calibration.path, chosen.nodes, ranges, options)
         else:
-            result = insert(model, chosen.nodes, ranges, options)
+            weights = self._rounded(model, chosen, calibration, context)
+            result = insert(model, chosen.nodes, ranges, options, weights=weights)
         _tell(result, chosen)
         return result
 
@@ -123,6 +137,21 @@ class StaticQuantization(Pass):
         if cache is not None and key:
             cache[key] = made
         return made
+
+    def _rounded(
+        self, model: ir.Model, chosen: Choice, calibration: Calibration, context: Context
+    ) -> dict[str, QuantizedWeight]:
+        """Weights that are not rounded to nearest, by name."""
+        if self.rounding == "nearest":
+            return {}
+        return compensated_weights(
+            model,
+            chosen.nodes,
+            calibration,
+            self._options(context),
+            seed=context.seed,
+            progress=lambda share: context.progress(0.6 + 0.3 * share, "rounding weights"),
+        )
 
     def _options(self, context: Context) -> Options:
         narrow = self.weights == "int7" or (

@@ -2,6 +2,7 @@
 
 from worker.compression.quantization.calibrating import Calibration
 from worker.compression.quantization.choice import Choice, choose
+from worker.compression.quantization.compensation import compensated_weights
 from worker.compression.quantization.insertion import Format, Options, insert, weight_axis
 from worker.compression.quantization.operators import DEFAULT_OPS, INT8_OPS
 from worker.compression.quantization.preparation import prepare
@@ -17,6 +18,7 @@ __all__ = [
     "Options",
     "QuantizedWeight",
     "choose",
+    "compensated_weights",
     "insert",
     "insert_qoperators",
     "prepare",

@@ -31,6 +31,8 @@ class Calibration:
     histograms: bool
     observed: dict[str, Observed] = field(default_factory=dict)
     samples_used: int = 0
+    # What methods learnt beyond ranges: their own key, then the name of a layer.
+    kept: dict[tuple[object, ...], dict[str, object]] = field(default_factory=dict)
     _watched: set[str] = field(default_factory=set)
     _ranges: dict[Method, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
 

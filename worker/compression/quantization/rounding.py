@@ -24,28 +24,22 @@ def compensated(
     gram: Array,
     *,
     limits: tuple[int, int],
-    damping: float = _DAMPING,
-    ordered: bool = True,
 ) -> npt.NDArray[np.int8]:
     """Integers q that keep (scale * q)' x close to weight' x.
 
     `weight` is (groups, inputs, outputs), `scale` (groups, outputs), `gram` (groups, inputs,
-    inputs). Exact zeros stay zero. `ordered` rounds the inputs of largest variance first, as
-    long as there are others to make up for them.
+    inputs). Exact zeros stay zero. The inputs of largest variance are rounded first, as long as
+    there are others to make up for them.
     """
     mean = np.diagonal(gram, axis1=1, axis2=2).mean(axis=1)
-    raised = np.where(mean > 0, damping * mean, 1.0)
+    raised = np.where(mean > 0, _DAMPING * mean, 1.0)
     gram = gram + raised[:, None, None] * np.eye(gram.shape[1])
-    if not ordered:
-        return _nearest_plane(weight, scale, gram, limits)
     order = np.argsort(np.diagonal(gram, axis1=1, axis2=2), axis=1, kind="stable")
     sorted_gram = np.take_along_axis(
         np.take_along_axis(gram, order[:, :, None], 1), order[:, None, :], 2
     )
     columns = order[:, :, None]
-    rounded = _nearest_plane(
-        np.take_along_axis(weight, columns, 1), scale, sorted_gram, limits
-    )
+    rounded = _nearest_plane(np.take_along_axis(weight, columns, 1), scale, sorted_gram, limits)
     result = np.empty_like(rounded)
     np.put_along_axis(result, np.broadcast_to(columns, rounded.shape), rounded, 1)
     return result

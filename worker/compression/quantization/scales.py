@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 # Largest magnitude of a weight. 7 bits go up to 64: two products of 255 * 64 fit 16 bits.
-_LARGEST = {8: 127, 7: 64, 4: 7}
+LARGEST = {8: 127, 7: 64, 4: 7}
 _TINY = float(np.finfo(np.float32).tiny)
 # The sum of a layer's products needs the other half of an int32.
 _LARGEST_BIAS = 2.0**30
@@ -39,7 +39,7 @@ def quantize_weight(array: np.ndarray, *, axis: int | None, bits: int = 8) -> Qu
     As onnxruntime.quantization does with `symmetric`, and `reduce_range` for 7 bits.
     """
     largest = np.abs(array).max(axis=_others(axis, array.ndim), initial=0).astype(np.float64)
-    scale = (largest / _LARGEST[bits]).astype(np.float32)
+    scale = (largest / LARGEST[bits]).astype(np.float32)
     return round_to(array, np.where(scale < _TINY, np.float32(1), scale), axis=axis, bits=bits)
 
 
@@ -49,7 +49,7 @@ def round_to(
     """Round a float32 weight to the nearest multiples of a scale that is given."""
     values = array / _along(scale, axis, array.ndim)
     np.rint(values, out=values)
-    np.clip(values, -_LARGEST[bits], _LARGEST[bits], out=values)
+    np.clip(values, -LARGEST[bits], LARGEST[bits], out=values)
     return QuantizedWeight(values.astype(np.int8), scale.astype(np.float32), axis)
 
 
