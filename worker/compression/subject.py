@@ -24,6 +24,7 @@ from worker.compression.calibration import (
     synthetic,
 )
 from worker.compression.errors import InvalidData, first_line
+from worker.compression.feeding import check_tokens, judge_samples
 from worker.compression.fidelity import (
     OutputKind,
     OwnMetric,
@@ -141,7 +142,10 @@ def prepare(
     samples = _samples(original, recipe, workdir, calibration, evaluation, inputs)
     parts = split(*samples, seed=recipe.seed)
     feeds = _timed_feeds(parts.report, recipe)
+    kinds = output_kinds(graph.load(original), recipe.goal.outputs)
+    check_tokens(original, parts.calibrate)
     _try_out(original, feeds[0])
+    judge_samples(original, parts.calibrate, kinds, workdir=workdir)
     expected = preflight(
         original,
         feeds[0],
@@ -163,7 +167,7 @@ def prepare(
         ),
         recipe=recipe,
         split=parts,
-        kinds=output_kinds(graph.load(original), recipe.goal.outputs),
+        kinds=kinds,
         feeds=feeds,
         workdir=workdir,
         progress=progress,

@@ -8,6 +8,8 @@ import numpy as np
 from worker.compression.calibration.samples import CalibrationSet, Feed
 from worker.compression.errors import CompressionWarning
 
+_STRAY = 0.05
+"""Share of blank samples that real data may have: a silence, a white page."""
 _LOOKED_AT = 256
 """Samples looked at: enough to see a fault of the whole file, and bounded in time."""
 
@@ -23,7 +25,7 @@ def lint(samples: CalibrationSet) -> None:
         duplicate += mark in seen
         seen.add(mark)
         constant += _is_constant(feed)
-    if constant:
+    if constant > _STRAY * count:
         _warn("constant_samples", constant, samples, "hold one value only, such as all zeros")
     if duplicate:
         _warn("duplicate_samples", duplicate, samples, "repeat an earlier sample")

@@ -9,6 +9,8 @@ from worker.compression.calibration.lint import overlap
 from worker.compression.calibration.samples import CalibrationSet
 from worker.compression.errors import CompressionWarning, InvalidData
 
+_STEADY = 16
+"""Samples that calibrate: with fewer, int8 ranges depend on which ones were sent."""
 ENOUGH = 8
 """Fewer samples than this prove nothing: the report says not verified."""
 
@@ -42,6 +44,8 @@ def split(
         _overlap(calibration, evaluation)
     if report.source != "synthetic" and len(report) < ENOUGH:
         _too_few(calibration, evaluation, report)
+    elif calibrate.source != "synthetic" and len(calibrate) < _STEADY:
+        _unsteady(calibrate)
     return Split(calibrate, select, report)
 
 
@@ -89,6 +93,17 @@ def _too_few(
         CompressionWarning(
             f"{given} {report.source} samples leave {len(report)} to report on{shared}; "
             f"from {needed} samples on the result is verified",
+            code="few_samples",
+        ),
+        stacklevel=3,
+    )
+
+
+def _unsteady(calibrate: CalibrationSet) -> None:
+    warnings.warn(
+        CompressionWarning(
+            f"only {len(calibrate)} samples calibrate: int8 ranges depend on which ones they "
+            "are; from 64 samples on they are steady",
             code="few_samples",
         ),
         stacklevel=3,
