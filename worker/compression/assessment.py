@@ -25,8 +25,9 @@ from worker.compression.report import (
     Step,
     Warned,
 )
+from worker.compression.snippet import fed_back, snippet
 from worker.compression.subject import Subject, copy_model, digest
-from worker.compression.verdict import Evidence, judge, snippet
+from worker.compression.verdict import Evidence, judge
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,12 @@ def assess(
         environment=machine(),
         reproduce=_reproduce(subject, made, out / "model.onnx"),
         preflight=subject.expected,
-        snippet=snippet(subject.recipe.target, subject.feeds[0]),
+        snippet=snippet(
+            subject.recipe.target,
+            subject.feeds[0],
+            images=subject.recipe.images,
+            states=fed_back(subject.inputs),
+        ),
         extra={key: value for step in made for key, value in step.extra.items()},
     )
     write(report, out)

@@ -17,6 +17,7 @@ from worker.compression.pipeline import by_hand
 from worker.compression.recipe import Recipe
 from worker.compression.report import Report, listening
 from worker.compression.search import curve, search
+from worker.compression.snippet import fed_back
 from worker.compression.subject import Measure, prepare
 
 
@@ -86,19 +87,10 @@ def compress(
             original=subject.original,
             samples=subject.split.report,
             kinds=subject.kinds,
-            states=_states(inputs),
+            states=fed_back(inputs),
             workdir=subject.workdir,
         )
         return report
-
-
-def _states(inputs: Mapping[str, Any] | None) -> dict[str, str]:
-    """Inputs that an output feeds in the next step of a sequence, each with that output."""
-    return {
-        name: given["from_output"]
-        for name, given in (inputs or {}).items()
-        if given.get("from_output")
-    }
 
 
 def _deadline(recipe: Recipe) -> float:

@@ -1,10 +1,6 @@
 """The outcome and its one honest sentence, from what was measured."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-
-import numpy as np
 
 from worker.compression.benchmark import Latency, runs_here
 from worker.compression.fidelity import (
@@ -225,22 +221,3 @@ def in_bytes(count: int) -> str:
         if count >= size:
             return f"{count / size:.3g} {unit}"
     return f"{count:,} bytes"
-
-
-def snippet(target: Target, feed: Mapping[str, np.ndarray]) -> str:
-    """Python that loads the result and runs it once, with the options it was timed with."""
-    inputs = json.dumps(
-        {name: [list(value.shape), str(value.dtype)] for name, value in feed.items()}
-    )
-    return f"""import numpy as np
-import onnxruntime as ort
-
-options = ort.SessionOptions()
-options.intra_op_num_threads = {target.threads}
-# On x86 without VNNI int8 kernels saturate: this takes the exact ones there, and only there.
-options.add_session_config_entry("session.x64quantprecision", "1")
-session = ort.InferenceSession("model.onnx", options, providers=["CPUExecutionProvider"])
-shapes = {inputs}
-feed = {{name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}}
-print([output.shape for output in session.run(None, feed)])
-"""

@@ -1,6 +1,7 @@
 """Representative inputs, read lazily: memory does not grow with their number."""
 
 from worker.compression.calibration.image_settings import IMAGE_PRESETS, Images
+from worker.compression.calibration.images import is_nhwc
 from worker.compression.calibration.opening import open_samples
 from worker.compression.calibration.samples import CalibrationSet, Feed, Source
 from worker.compression.calibration.splitting import Split, split
@@ -16,6 +17,7 @@ __all__ = [
     "Source",
     "Split",
     "StoredArray",
+    "is_nhwc",
     "open_samples",
     "split",
     "synthetic",
