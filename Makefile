@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup demo test serve check fmt bench
+.PHONY: setup demo test serve check fmt bench chaos
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/stamp
@@ -40,6 +40,10 @@ check: setup
 fmt: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# the bars of reliability at the size of a night
+chaos: setup
+	MODELPRESS_CHAOS=large $(BIN)/python -m pytest -q tests/system/test_chaos.py $(ARGS)
 
 bench: setup
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-_RESTARTS = 5  # within _WINDOW_SECONDS: more than that is not going to get better
 _WINDOW_SECONDS = 60
 _LONGEST_PAUSE = 8.0
 _PR_SET_PDEATHSIG = 1
@@ -28,12 +27,14 @@ class KeptAlive:
         *,
         environment: Mapping[str, str],
         pass_fds: Sequence[int] = (),
+        restarts: int = 5,  # within _WINDOW_SECONDS: more are not going to get better
     ) -> None:
         self.name = name
         self._command = list(command)
         self._environment = dict(environment)
         self._pass_fds = tuple(pass_fds)
-        self._starts: deque[float] = deque(maxlen=_RESTARTS + 1)
+        self._restarts = restarts
+        self._starts: deque[float] = deque(maxlen=restarts + 1)
         self._start_at = 0.0
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -58,10 +59,10 @@ class KeptAlive:
             code, self._process = self._process.returncode, None
             logger.warning("%s ended with %d and is started again", self.name, code)
             recent = [at for at in self._starts if at > time.monotonic() - _WINDOW_SECONDS]
-            if len(recent) > _RESTARTS:
+            if len(recent) > self._restarts:
                 logger.error("%s ended %d times within a minute", self.name, len(recent))
                 return False
-            pause = min(_LONGEST_PAUSE, 0.25 * 2 ** len(recent))
+            pause = min(_LONGEST_PAUSE, 0.25 * 2 ** min(len(recent), 5))
             self._start_at = time.monotonic() + pause
         if self._process is None and time.monotonic() >= self._start_at:
             self.start()

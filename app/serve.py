@@ -154,6 +154,7 @@ def _processes(settings: Settings, listener: socket.socket) -> tuple[KeptAlive, 
         [sys.executable, "-m", "app.web", str(descriptor)],
         environment=environment,
         pass_fds=[descriptor],
+        restarts=settings.max_restarts,
     )
     worker = KeptAlive(
         "worker",
@@ -162,6 +163,7 @@ def _processes(settings: Settings, listener: socket.socket) -> tuple[KeptAlive, 
             *("--loglevel", "INFO", "--without-gossip", "--without-mingle"),
         ],
         environment=environment,
+        restarts=settings.max_restarts,
     )
     return web, worker
 

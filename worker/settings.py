@@ -185,6 +185,11 @@ class Settings(BaseSettings):
         ge=1,
         description="Workers a job may lose before it has failed (worker_lost).",
     )
+    max_restarts: int = Field(
+        default=5,
+        ge=1,
+        description="Restarts of a process within a minute after which serve gives up.",
+    )
     stop_grace_seconds: float = Field(
         default=30,
         ge=0,
