@@ -301,9 +301,9 @@ def _scripted(body: str, folder: Path) -> bytes:
     found = importlib.util.spec_from_file_location("hostile_module", source)
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
+    content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        content = io.BytesIO()
         torch.jit.save(torch.jit.script(module.Hostile()), content)
     return content.getvalue()
 

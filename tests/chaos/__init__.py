@@ -1,1 +1,1 @@
-"""Accidents in numbers. Each driver gives the figures of its bar; `make chaos` runs them large."""
+"""Accidents in numbers: each driver gives the figures of one bar."""

@@ -142,9 +142,7 @@ def random_cancels(service: Service, record: Record, *, cancels: int, seed: int 
         acknowledged.append(job)
         time.sleep(chance.uniform(0, 3))
         service.client.post(f"/v1/jobs/{job}/cancel")
-        began = time.monotonic()
-        wait_until(lambda: not _works(service, job, record), seconds=HEALED_SECONDS)
-        slowest = max(slowest, time.monotonic() - began)
+        slowest = max(slowest, _seconds_until_idle(service, job, record))
     left = len(list((service.data_dir / "scratch").glob("*")))
     return {
         "bar": "R18",
@@ -152,6 +150,12 @@ def random_cancels(service: Service, record: Record, *, cancels: int, seed: int 
         "scratch_left": left,
         **record.figures(acknowledged),
     }
+
+
+def _seconds_until_idle(service: Service, job: str, record: Record) -> float:
+    began = time.monotonic()
+    wait_until(lambda: not _works(service, job, record), seconds=HEALED_SECONDS)
+    return time.monotonic() - began
 
 
 def _works(service: Service, job: str, record: Record) -> bool:

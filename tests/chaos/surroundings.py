@@ -28,8 +28,6 @@ HASTY = {
     "direct_seconds": 4,
     "max_losses": 20,
     "max_restarts": 1000,
-    "jobs_per_minute": 0,
-    "requests_per_minute": 0,
 }
 CLEANING = '{"passes": [{"method": "graph_cleaning"}]}'
 
