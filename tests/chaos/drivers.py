@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from tests.chaos.surroundings import (
     CLEANING,
+    HASTY,
     Record,
     Redis,
     another_worker,
@@ -100,9 +101,7 @@ def frozen_broker(service: Service, record: Record, redis: Redis) -> Figures:
     }
 
 
-def stopped_worker(
-    service: Service, record: Record, *, lease_seconds: float, **settings: object
-) -> Figures:
+def stopped_worker(service: Service, record: Record) -> Figures:
     """R4: stop a worker in the midst of a job for two leases, and let it go on."""
     job = offer(service, (DIGITS / "digits.onnx").read_bytes(), recipe=CLEANING)
     assert job is not None
@@ -113,14 +112,14 @@ def stopped_worker(
     for pid in frozen:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
-    other = another_worker(service, **settings)
+    other = another_worker(service)
     try:
-        time.sleep(2 * lease_seconds)
+        time.sleep(2 * HASTY["lease_seconds"])
         ended = record.wait_for_the_end([job], seconds=HEALED_SECONDS)
         for pid in frozen:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
-        time.sleep(lease_seconds)
+        time.sleep(HASTY["lease_seconds"])
         (attempt,) = record.query(f"SELECT attempt FROM jobs WHERE id = '{job}'")  # noqa: S608 - ours
     finally:
         other.kill()

@@ -148,9 +148,9 @@ class Record:
         }
 
 
-def another_worker(service: Service, **settings: object) -> subprocess.Popen[bytes]:
-    """A second worker of the same service, started apart."""
-    given = {f"MODELPRESS_{name.upper()}": str(value) for name, value in settings.items()}
+def another_worker(service: Service) -> subprocess.Popen[bytes]:
+    """A second worker of the same embedded service, started apart."""
+    given = {f"MODELPRESS_{name.upper()}": str(value) for name, value in HASTY.items()}
     command = [sys.executable, "-m", "celery", "-A", "worker.broker", "worker"]
     return subprocess.Popen(
         [*command, "--without-gossip", "--without-mingle"],

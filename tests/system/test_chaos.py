@@ -95,7 +95,7 @@ def test_a_worker_that_was_stopped_and_goes_on_publishes_nothing(
 ) -> None:
     service = start(**HASTY)
     record = Record(service, {})
-    figures = stopped_worker(service, record, lease_seconds=4, **HASTY)
+    figures = stopped_worker(service, record)
     assert nothing_lost(said(figures, capsys))
     assert figures["ended"] == {"succeeded": 1}
     assert len(list((service.data_dir / "objects/local/results").glob("*/*"))) == 1
