@@ -328,6 +328,22 @@ def test_scalars_and_empty_tensors_stay_float(tmp_path: Path) -> None:
     assert kernels(path, feed)["MatMulIntegerToFloat"] == 1
 
 
+@pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan])
+def test_a_weight_that_is_not_finite_stays_float(tmp_path: Path, odd: float) -> None:
+    text = """
+    g (float[n,4] x) => (float[n,4] y, float[n,4] z) {
+        [sound] y = MatMul (x, w)
+        [broken] z = MatMul (x, v)
+    }
+    """
+    broken = normal(4, 4)
+    broken[0, 0] = odd
+    model = build(text, {"w": normal(4, 4), "v": broken})
+    result = StaticQuantization().apply(opened(model), context(tmp_path, line()))
+    assert "NaN" in graph.notes(result)["broken"]
+    assert {"w_quantized", "v"} <= set(result.graph.initializers)
+
+
 def test_a_bias_far_larger_than_its_weights_survives(tmp_path: Path) -> None:
     model = convnet()
     weights = {entry.name: entry for entry in model.graph.initializer}

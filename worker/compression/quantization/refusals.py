@@ -1,8 +1,10 @@
 """Why a node stays float: from the graph alone, and from what the calibration saw."""
 
+import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from worker.compression.graph import constant
@@ -153,6 +155,8 @@ def _range_refusal(
 ) -> str | None:
     read = [node.inputs[index] for index in data_inputs(node)]
     values = [value for value in read if value is not None and constant(value) is None]
+    if not all(_is_finite(value) for value in node.inputs):
+        return "its weight or bias holds infinite values or NaN"
     if node.op_type in JOINS:
         reason = _join_refusal(node, [observed.get(value.name or "") for value in values])
         if reason:
@@ -173,6 +177,14 @@ def _range_refusal(
         if not seen.finite or max(abs(seen.minimum), abs(seen.maximum)) > _MASK:
             return f"{name} holds infinite or huge values"
     return None
+
+
+def _is_finite(value: ir.Value | None) -> bool:
+    tensor = constant(value)
+    if tensor is None or tensor.dtype != ir.DataType.FLOAT:
+        return True
+    # A sum is infinite or NaN if a term is; of float32, it cannot overflow a float64.
+    return math.isfinite(tensor.numpy().sum(dtype=np.float64))
 
 
 def _join_refusal(node: ir.Node, seen: Sequence[Observed | None]) -> str | None:
