@@ -2,6 +2,7 @@
 
 from worker.compression.fidelity.bounds import bound_used, drop, interval_end, keeps, worst_sqnr
 from worker.compression.fidelity.kinds import output_kinds
+from worker.compression.fidelity.layout import Layout, layout
 from worker.compression.fidelity.measures import (
     Accuracy,
     Fidelity,
@@ -12,21 +13,25 @@ from worker.compression.fidelity.measures import (
 )
 from worker.compression.fidelity.own_metric import OwnMetric, Scored, scores
 from worker.compression.fidelity.reference import Reference
+from worker.compression.fidelity.signal import Signal
 
 __all__ = [
     "Accuracy",
     "Fidelity",
     "Interval",
+    "Layout",
     "OutputFidelity",
     "OutputKind",
     "OwnMetric",
     "Reference",
     "Scored",
+    "Signal",
     "WorstChannel",
     "bound_used",
     "drop",
     "interval_end",
     "keeps",
+    "layout",
     "output_kinds",
     "scores",
     "worst_sqnr",

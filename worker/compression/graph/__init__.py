@@ -21,6 +21,7 @@ from worker.compression.graph.selection import (
     no_match,
     select,
     select_nodes,
+    select_readers,
 )
 from worker.compression.graph.sessions import session
 from worker.compression.graph.watching import Watch, sizes
@@ -64,6 +65,7 @@ __all__ = [
     "save",
     "select",
     "select_nodes",
+    "select_readers",
     "session",
     "sizes",
     "source_of",

@@ -70,6 +70,27 @@ def select_nodes(nodes: Sequence[ir.Node], patterns: Sequence[str]) -> list[ir.N
     return list(chosen)
 
 
+def select_readers(
+    nodes: Sequence[ir.Node], values: Sequence[ir.Value], patterns: Sequence[str]
+) -> list[ir.Node | ir.Value]:
+    """The nodes and the constants that any pattern names.
+
+    Raises:
+        InvalidRecipe: a pattern matches nothing; the message lists the names there are.
+    """
+    chosen: dict[ir.Node | ir.Value, None] = {}
+    for pattern in patterns:
+        matching: list[ir.Node | ir.Value] = [
+            node for node in nodes if _names_node(pattern, node.name or "")
+        ]
+        matching += [value for value in values if _names_value(pattern, value.name or "")]
+        if not matching:
+            known = [node.name or "" for node in nodes] + [one.name or "" for one in values]
+            raise no_match(pattern, known)
+        chosen.update(dict.fromkeys(matching))
+    return list(chosen)
+
+
 def no_match(pattern: str, names: Sequence[str]) -> InvalidRecipe:
     """The error for a pattern that names nothing."""
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
@@ -85,6 +106,10 @@ def _names_node(pattern: str, name: str) -> bool:
     return _equal(name, pattern) or any(
         _equal(prefix, pattern) for prefix in _prefixes(module_path(name))
     )
+
+
+def _names_value(pattern: str, name: str) -> bool:
+    return any(_equal(prefix, pattern) for prefix in (name, *_prefixes(name)))
 
 
 def _equal(name: str, pattern: str) -> bool:

@@ -7,12 +7,19 @@ from pydantic import Field
 from worker.compression.passes.base import FILES, Context, Pass, Target
 from worker.compression.passes.channel_pruning import ChannelPruning
 from worker.compression.passes.graph_cleaning import GraphCleaning
+from worker.compression.passes.half_precision import HalfPrecision
 from worker.compression.passes.magnitude_pruning import MagnitudePruning
 from worker.compression.passes.static_quantization import StaticQuantization
+from worker.compression.passes.weight_quantization import WeightQuantization
 
 # An explicit union: the type checker sees it, and pydantic has no supported way to build one.
 AnyPass = Annotated[
-    GraphCleaning | MagnitudePruning | ChannelPruning | StaticQuantization,
+    GraphCleaning
+    | MagnitudePruning
+    | ChannelPruning
+    | StaticQuantization
+    | WeightQuantization
+    | HalfPrecision,
     Field(discriminator="method"),
 ]
 
@@ -22,8 +29,10 @@ __all__ = [
     "ChannelPruning",
     "Context",
     "GraphCleaning",
+    "HalfPrecision",
     "MagnitudePruning",
     "Pass",
     "StaticQuantization",
     "Target",
+    "WeightQuantization",
 ]
