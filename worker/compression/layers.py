@@ -33,7 +33,8 @@ _OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1, "QLinearConv": 0, "ConvInteger": 
 _SAMPLES = 16
 # Above this the difference is the rounding of float32 in another order.
 _ROUNDING_DB = 100
-_THROUGH = ("DequantizeLinear", *graph.PASSED_THROUGH)
+# Mul, Slice and Gather: how weights stored in fewer bits are given back.
+_THROUGH = ("DequantizeLinear", "Mul", "Slice", "Gather", *graph.PASSED_THROUGH)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +130,8 @@ def _behind(value: ir.Value | None) -> ir.Value | None:
         node = value.producer()
         if node is None or node.op_type not in _THROUGH:
             return None
-        value = node.inputs[0]
+        # Four bits are looked up in a table of what they stand for.
+        value = node.inputs[1 if node.op_type == "Gather" else 0]
     return value
 
 

@@ -120,6 +120,12 @@ def _quantized_constants(
     quantized: dict[ir.Value, tuple[ir.Value | None, int]] = {}
     steering: set[ir.Value] = set()
     for node in model.graph.all_nodes():
+        codes = node.inputs[0] if node.op_type == "Cast" else None
+        if codes is not None and codes.dtype == ir.DataType.INT8 and constant(codes):
+            quantized[codes] = (
+                None,
+                0,
+            )  # given back by Cast and Mul, as weight_quantization does
         for index in _PARAMETER_INPUTS.get(node.op_type, ()):
             steering |= {value for value in node.inputs[index : index + 1] if value is not None}
         for index, zero_index in _QUANTIZED_INPUTS.get(node.op_type, ()):
