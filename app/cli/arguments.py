@@ -155,7 +155,9 @@ def _request(command: argparse.ArgumentParser) -> None:
 
 def _inputs(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--inputs", metavar="JSON|FILE", help="input shapes, where the model does not tell them"
+        "--inputs",
+        metavar="JSON|FILE",
+        help="shapes the model does not tell; states: which output feeds which input",
     )
 
 

@@ -19,8 +19,10 @@ from worker.compression.calibration import (
     Feed,
     Source,
     Split,
+    carried,
     open_samples,
     split,
+    states,
     synthetic,
 )
 from worker.compression.errors import InvalidData, first_line
@@ -142,7 +144,7 @@ def prepare(
     samples = _samples(original, recipe, workdir, calibration, evaluation, inputs)
     parts = split(*samples, seed=recipe.seed)
     feeds = _timed_feeds(parts.report, recipe)
-    kinds = output_kinds(graph.load(original), recipe.goal.outputs)
+    kinds = _kinds(original, recipe, parts.report)
     check_tokens(original, parts.calibrate)
     _try_out(original, feeds[0])
     judge_samples(original, parts.calibrate, kinds, workdir=workdir)
@@ -184,6 +186,12 @@ def prepare(
     )
 
 
+def _kinds(original: Path, recipe: Recipe, samples: CalibrationSet) -> dict[str, OutputKind]:
+    """What outputs are: those carried over are states, unless the recipe says otherwise."""
+    carries: dict[str, OutputKind] = dict.fromkeys(samples.carried.values(), "state")
+    return output_kinds(graph.load(original), {**carries, **recipe.goal.outputs})
+
+
 def _count(parts: Split) -> int:
     """Real samples that there are."""
     sets = {id(one): one for one in (parts.calibrate, parts.select, parts.report)}
@@ -198,21 +206,26 @@ def _samples(
     evaluation: Path | None,
     inputs: Mapping[str, Any] | None,
 ) -> tuple[CalibrationSet, CalibrationSet | None]:
-    specs = graph.inputs(original)
+    held = states(inputs or {}, graph.inputs(original), graph.outputs(original))
+    inner = {state.input.name for state in held}
+    specs = [spec for spec in graph.inputs(original) if spec.name not in inner]
 
     def opened(path: Path, source: Source) -> CalibrationSet:
         folder = workdir / source
         folder.mkdir(exist_ok=True)
-        return open_samples(path, specs, workdir=folder, source=source, images=recipe.images)
+        found = open_samples(path, specs, workdir=folder, source=source, images=recipe.images)
+        return carried(original, found, held, workdir=folder) if held else found
 
-    shapes = {key: value["shape"] for key, value in (inputs or {}).items() if "shape" in value}
+    given = {key: value for key, value in (inputs or {}).items() if key not in inner}
+    shapes = {key: value["shape"] for key, value in given.items() if "shape" in value}
     judged = opened(evaluation, "evaluation") if evaluation else None
     if calibration:
         return opened(calibration, "calibration"), judged
     if judged is not None:
         # A part of the evaluation data beats noise; the split keeps the parts apart.
         return judged, None
-    return synthetic(specs, seed=recipe.seed, shapes=shapes), None
+    made = synthetic(specs, seed=recipe.seed, shapes=shapes)
+    return carried(original, made, held, workdir=workdir) if held else made, None
 
 
 def _timed_feeds(samples: CalibrationSet, recipe: Recipe) -> list[Feed]:

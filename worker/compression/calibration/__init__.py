@@ -4,6 +4,7 @@ from worker.compression.calibration.image_settings import IMAGE_PRESETS, Images
 from worker.compression.calibration.images import is_nhwc
 from worker.compression.calibration.opening import open_samples
 from worker.compression.calibration.samples import CalibrationSet, Feed, Source
+from worker.compression.calibration.sequences import State, carried, states
 from worker.compression.calibration.splitting import Split, split
 from worker.compression.calibration.storage import ArrayFile, StoredArray
 from worker.compression.calibration.synthesis import synthetic
@@ -16,9 +17,12 @@ __all__ = [
     "Images",
     "Source",
     "Split",
+    "State",
     "StoredArray",
+    "carried",
     "is_nhwc",
     "open_samples",
     "split",
+    "states",
     "synthetic",
 ]

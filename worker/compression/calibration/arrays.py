@@ -59,7 +59,7 @@ def read_npz(
         stored = _labels(label_key, keys, store)
         targets = labels(stored, count=len(found), batch=batch_of(columns))
     _left_over(keys, entries, specs, label_key)
-    return CalibrationSet(found, source, targets)
+    return CalibrationSet(found, source, targets, _starts(keys, specs))
 
 
 def read_npy(
@@ -165,6 +165,15 @@ def _labels(
 
 def _cast_to(spec: InputSpec) -> npy.Check:
     return lambda values, key: casting.cast(values, spec.dtype, key)
+
+
+def _starts(keys: Keys, specs: Sequence[InputSpec]) -> frozenset[int]:
+    """Samples before which a number is left out: there a new sequence begins."""
+    numbered = next((keys.apart[one.name] for one in specs if one.name not in keys.whole), {})
+    numbers = list(numbered)
+    return frozenset(
+        place for place in range(1, len(numbers)) if numbers[place] != numbers[place - 1] + 1
+    )
 
 
 def _left_over(

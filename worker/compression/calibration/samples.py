@@ -1,7 +1,7 @@
 """Feeds, one per sample, read when they are asked for."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar, overload
 
 import numpy as np
@@ -35,12 +35,16 @@ class Picked(Sequence[T]):
 class CalibrationSet(Sequence[Feed]):
     """Representative inputs: item i is a whole feed, batch axis included.
 
-    `labels`, where there are any, has one array per sample.
+    `labels`, where there are any, has one array per sample. `starts` are the samples before
+    which the order is interrupted; the first begins a sequence in any case. `carried` says by
+    input which output of the sample before a model with a state takes over.
     """
 
     feeds: Sequence[Feed]
     source: Source
     labels: Sequence[np.ndarray] | None = None
+    starts: frozenset[int] = frozenset()
+    carried: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.feeds)
@@ -60,4 +64,21 @@ class CalibrationSet(Sequence[Feed]):
     def take(self, indices: Sequence[int]) -> "CalibrationSet":
         """The chosen samples, as a view."""
         labels = None if self.labels is None else Picked(self.labels, indices)
-        return CalibrationSet(Picked(self.feeds, indices), self.source, labels)
+        starts = frozenset(
+            place
+            for place, index in enumerate(indices)
+            if index in self.starts or (place and index != indices[place - 1] + 1)
+        )
+        feeds = Picked(self.feeds, indices)
+        return CalibrationSet(feeds, self.source, labels, starts, self.carried)
+
+    @property
+    def sequences(self) -> list[range]:
+        """Positions of the samples of each sequence; of one sample each without a state."""
+        if not self.carried:
+            return [range(index, index + 1) for index in range(len(self))]
+        firsts = sorted({0, *self.starts})
+        return [
+            range(first, last)
+            for first, last in zip(firsts, [*firsts[1:], len(self)], strict=True)
+        ]

@@ -31,6 +31,8 @@ def split(
     selects and half reports. Of one or two samples nothing can be held out: then parts share
     them, and the warning `few_samples` says so.
 
+    Samples of a sequence stay together, as far as the sizes of the parts allow.
+
     Raises:
         InvalidData: a set is empty.
     """
@@ -56,7 +58,7 @@ def _quarters(
     if count < 3:
         last = samples.take([count - 1])
         return samples.take([0]), last, last
-    order, quarter = _order(count, seed), max(1, count // 4)
+    order, quarter = _order(samples, seed), max(1, count // 4)
     return (
         samples.take(sorted(order[2 * quarter :])),
         samples.take(sorted(order[:quarter])),
@@ -68,12 +70,15 @@ def _halves(samples: CalibrationSet, seed: int) -> tuple[CalibrationSet, Calibra
     count = len(samples)
     if count < 2:
         return samples, samples
-    order, half = _order(count, seed), count // 2
+    order, half = _order(samples, seed), count // 2
     return samples.take(sorted(order[:half])), samples.take(sorted(order[half:]))
 
 
-def _order(count: int, seed: int) -> list[int]:
-    return [int(index) for index in np.random.default_rng(seed).permutation(count)]
+def _order(samples: CalibrationSet, seed: int) -> list[int]:
+    """Samples in random order, but those of a sequence together and in theirs."""
+    sequences = samples.sequences
+    shuffled = np.random.default_rng(seed).permutation(len(sequences))
+    return [index for number in shuffled for index in sequences[number]]
 
 
 def _not_empty(samples: CalibrationSet) -> None:

@@ -77,8 +77,9 @@ class Reference:
         ]
         after: list[tuple[float, ...]] = []
         count, told = len(self._samples), False
+        outputs: dict[str, np.ndarray] = {}
         for index in range(count):
-            feed, original = self._samples[index], self._original(index)
+            feed, original = self._feed(index, outputs), self._original(index)
             outputs, failure = self._run_result(result, feed)
             if failure and not told:
                 _warn_failure(path, index, failure)
@@ -91,6 +92,14 @@ class Reference:
         outcomes = [one.outcome() for one in comparisons]
         fidelity = Fidelity(samples=count, source=self._samples.source, outputs=outcomes)
         return fidelity, self._accuracy(after)
+
+    def _feed(self, index: int, before: Outputs) -> Feed:
+        """The sample, but with the state that the result itself came to: errors add up."""
+        feed = self._samples[index]
+        if index == 0 or index in self._samples.starts:
+            return feed
+        carried = self._samples.carried.items()
+        return feed | {name: before[output] for name, output in carried if output in before}
 
     def _choose_metric(self, outputs: Outputs) -> Metric | None:
         labels = self._samples.labels
