@@ -74,6 +74,13 @@ def blame(
     return [_row(one, became, costs, notes, errors) for one, became in pairs]
 
 
+def errors(original: Path, result: Path, samples: CalibrationSet) -> dict[str, float]:
+    """SQNR in dB of each layer's own error, by its node name in the original."""
+    models = graph.load(original), shapes_inferred(graph.load(result))
+    pairs = _pairs(_held(models[0]), _held(models[1]))
+    return _errors(original, pairs, models[0], samples)
+
+
 def _pairs(before: Sequence[_Held], after: Sequence[_Held]) -> list[tuple[_Held, _Held | None]]:
     """Each layer with what it became; None where it is gone."""
     by_name = {held.name: held for held in after}

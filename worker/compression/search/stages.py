@@ -2,28 +2,33 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from worker.compression.passes import AnyPass, GraphCleaning, StaticQuantization
+from worker.compression.passes import (
+    AnyPass,
+    ChannelPruning,
+    GraphCleaning,
+    StaticQuantization,
+)
 from worker.compression.search.bench import Bench
 from worker.compression.search.gains import promising
+from worker.compression.search.mixed import keep_worst_float
 from worker.compression.search.trial import Trial, inside
 
 Named = tuple[str, list[AnyPass]]
+Change = Callable[[Sequence[AnyPass]], list[AnyPass] | None]
 
 LAYERS_ONLY = ["Conv", "MatMul", "Gemm"]
 # Families whose repair is worth its time: the fastest (or smallest) that miss the bound.
-_REPAIRED = 2
+_REPAIRED = 3
+# Shares of the multiplications that channel pruning takes out, one after the other.
+_AMOUNTS = (0.1, 0.2, 0.3, 0.5)
 
 
-def families() -> list[Named]:
+def families() -> Iterator[Named]:
     """One recipe of each kind, cheapest first, so that little time still yields something."""
-    return [
-        ("cleaned graph", [GraphCleaning()]),
-        ("int8", [GraphCleaning(), StaticQuantization()]),
-        (
-            "int8, Conv, MatMul and Gemm only",
-            [GraphCleaning(), StaticQuantization(ops=LAYERS_ONLY)],
-        ),
-    ]
+    yield "cleaned graph", [GraphCleaning()]
+    yield "int8", [GraphCleaning(), StaticQuantization()]
+    layers_only = StaticQuantization(ops=LAYERS_ONLY)
+    yield "int8, Conv, MatMul and Gemm only", [GraphCleaning(), layers_only]
 
 
 def explore(bench: Bench) -> None:
@@ -31,7 +36,8 @@ def explore(bench: Bench) -> None:
     for name, passes in families():
         bench.try_(name, passes)
     for one in promising(bench)[:_REPAIRED]:
-        repaired(bench, one)
+        keep_worst_float(bench, repaired(bench, one))
+    prune(bench)
 
 
 def repaired(bench: Bench, one: Trial) -> Trial:
@@ -48,12 +54,10 @@ def repaired(bench: Bench, one: Trial) -> Trial:
     return one
 
 
-Change = Callable[[Sequence[AnyPass]], list[AnyPass] | None]
-
-
 def repairs() -> Iterator[tuple[str, Change]]:
-    """Changes of a recipe that cost accuracy nothing in speed, likeliest first."""
-    yield "percentile", lambda passes: _static(passes, calibration="percentile")
+    """Changes of a recipe that cost no speed, likeliest first."""
+    yield "mse ranges", lambda passes: _static(passes, calibration="mse")
+    yield "percentile ranges", lambda passes: _static(passes, calibration="percentile")
 
 
 def _static(passes: Sequence[AnyPass], **update: object) -> list[AnyPass] | None:
@@ -64,3 +68,16 @@ def _static(passes: Sequence[AnyPass], **update: object) -> list[AnyPass] | None
         one.model_copy(update=update) if isinstance(one, StaticQuantization) else one
         for one in passes
     ]
+
+
+def prune(bench: Bench) -> None:
+    """Fewer channels before the best recipe so far, more and more while it stays inside."""
+    base = bench.best()
+    passes = list(base.passes) if base else [GraphCleaning()]
+    for amount in _AMOUNTS:
+        pruning = ChannelPruning(amount=amount)
+        at = 1 if isinstance(passes[0], GraphCleaning) else 0
+        name = f"{base.name if base else 'float'}, {100 * amount:.0f} % of the MACs pruned"
+        pruned = bench.try_(name, [*passes[:at], pruning, *passes[at:]])
+        if not pruned.measured or not inside(pruned, bench.goal):
+            break
