@@ -6,6 +6,8 @@ from worker.compression.fidelity.signal import LOST_DB
 _ROUNDING = 1e-9
 # Labelled samples whose task metric needs no other witness.
 _ENOUGH_LABELS = 256
+# Answers that may change within the bound, from which on counting them tells enough.
+_TELLING = 2
 
 
 def drop(fidelity: Fidelity, accuracy: Accuracy | None) -> float | None:
@@ -60,8 +62,8 @@ def bound_used(
     """How much of the bound a result uses up: 0 is identical, above 1 is outside.
 
     For choosing among results on few samples, and so stricter than `keeps`: a class output
-    must also be unlikely to change its answers on other samples. Enough labels settle that
-    by themselves.
+    must also be unlikely to change its answers on other samples. Enough answers or labels
+    settle that by themselves.
     """
     allowed = max(max_drop, _ROUNDING)
     lost, sqnr = drop(fidelity, accuracy), worst_sqnr(fidelity)
@@ -69,7 +71,8 @@ def bound_used(
     if sqnr is not None:
         parts.append(10 ** ((min_sqnr_db - sqnr) / 20))
     if accuracy is None or (accuracy.source == "labels" and accuracy.samples < _ENOUGH_LABELS):
-        parts += [one.likely_drop / allowed for one in fidelity.outputs if one.likely_drop]
+        few = [one for one in fidelity.outputs if (one.answers or 0) * allowed < _TELLING]
+        parts += [one.likely_drop / allowed for one in few if one.likely_drop]
     return max(parts)
 
 

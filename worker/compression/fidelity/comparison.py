@@ -111,6 +111,7 @@ class Comparison:
             argmax_agreement=1 - share if counted and share is not None else None,
             drop=1.0 if self.lost else drop,
             interval=self._interval(share, counted=counted),
+            answers=round(sum(count for _, count in self.rows)) if counted else None,
             likely_drop=1.0 if self.lost else self.margins.likely_drop(),
         )
 

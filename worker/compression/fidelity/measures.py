@@ -33,6 +33,9 @@ class OutputFidelity(BaseModel):
     argmax_agreement: float | None
     drop: float | None
     interval: Interval | None = Field(description="95 % interval of the drop")
+    answers: int | None = Field(
+        default=None, description="answers that were counted, of a class output"
+    )
     likely_drop: float | None = Field(
         default=None, description="share of answers that errors of this size would change"
     )

@@ -3,21 +3,24 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from worker.compression import graph
 from worker.compression.assessment import Made
 from worker.compression.benchmark import race, runs_here
 from worker.compression.errors import CompressionError
-from worker.compression.fidelity import Reference, Scored
+from worker.compression.fidelity import Fidelity, Reference, Scored
 from worker.compression.passes import AnyPass
 from worker.compression.pipeline import run_passes
 from worker.compression.search.memory import Memory, identity
 from worker.compression.search.trial import SPENT, Trial, dominated, shortfall
-from worker.compression.subject import Subject
+from worker.compression.subject import Subject, digest
 
 # Enough to tell what is slower; those that are left race again, longer and together.
 _GLANCE_SECONDS = 0.4
 _LONGEST_GLANCE = 4.0
+# Selecting samples that need no witness, and calibration samples that are one.
+_ENOUGH, _WITNESSES = 128, 64
 # Share of the job's progress that the search fills.
 _FROM, _TO = 0.05, 0.5
 
@@ -36,7 +39,9 @@ class Bench:
         self._begun = time.monotonic()
         self._done: dict[str, Sequence[Made]] = {}
         self._seconds: dict[str, float] = {}
+        self._contents: dict[str, str] = {}
         self._reference: Reference | Scored | None = None
+        self._witness: Reference | Scored | None = None
 
     @property
     def reference(self) -> Reference | Scored:
@@ -44,6 +49,16 @@ class Bench:
         if self._reference is None:
             self._reference = self.subject.reference(self.subject.split.select, "select")
         return self._reference
+
+    def _seen(self, path: Path) -> Fidelity | None:
+        """Against the original on calibration samples, where few others select."""
+        split = self.subject.split
+        if len(split.select) >= _ENOUGH or self.subject.metric or split.select.labels:
+            return None
+        if self._witness is None:
+            some = split.calibrate[:_WITNESSES]
+            self._witness = self.subject.reference(some, "calibrate")
+        return self._witness.compare(path)[0]
 
     def try_(self, name: str, passes: Sequence[AnyPass]) -> Trial:
         """One candidate, unless it was tried before or the budget would not let it end."""
@@ -111,6 +126,11 @@ class Bench:
                 made = self._done[key]
         except CompressionError as error:
             return Trial(name, passes, reason=error.message)
+        # Of a model beside its data, the file alone does not tell.
+        apart = graph.external_files(made[-1].path)
+        content = name if apart else digest(made[-1].path)
+        if (other := self._contents.setdefault(content, name)) != name:
+            return Trial(name, passes, reason=f"the same file as {other}")
         return Trial(name, passes, made, bytes=graph.file_bytes(made[-1].path))
 
     def _measured(self, one: Trial) -> Trial:
@@ -125,7 +145,13 @@ class Bench:
             max_seconds=_LONGEST_GLANCE,
         )[0]
         fidelity, accuracy = self.reference.compare(one.path)
-        return replace(one, latency=latency, fidelity=fidelity, accuracy=accuracy)
+        return replace(
+            one,
+            latency=latency,
+            fidelity=fidelity,
+            accuracy=accuracy,
+            seen=self._seen(one.path),
+        )
 
     def _learn(self, passes: Sequence[AnyPass], seconds: float) -> None:
         kind = _kind(passes)

@@ -76,6 +76,7 @@ class Memory:
             "bytes": one.bytes,
             "fidelity": one.fidelity.model_dump(mode="json") if one.fidelity else None,
             "accuracy": one.accuracy.model_dump(mode="json") if one.accuracy else None,
+            "seen": one.seen.model_dump(mode="json") if one.seen else None,
             "latency": one.latency.model_dump(mode="json") if one.latency else None,
             "made": [self._step(made) for made in one.made] if stays else [],
         }
@@ -115,6 +116,7 @@ class Memory:
             fidelity=Fidelity.model_validate(found["fidelity"]) if found["fidelity"] else None,
             accuracy=Accuracy.model_validate(accuracy) if accuracy else None,
             latency=Latency.model_validate(latency) if latency else None,
+            seen=Fidelity.model_validate(found["seen"]) if found["seen"] else None,
             recalled=True,
         )
 

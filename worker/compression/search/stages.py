@@ -6,9 +6,11 @@ from worker.compression.passes import (
     AnyPass,
     ChannelPruning,
     GraphCleaning,
+    HalfPrecision,
     StaticQuantization,
+    WeightQuantization,
 )
-from worker.compression.search.bench import Bench
+from worker.compression.search.bench import Bench, by_bytes
 from worker.compression.search.gains import promising
 from worker.compression.search.mixed import keep_worst_float
 from worker.compression.search.trial import Trial, inside
@@ -29,15 +31,29 @@ def families() -> Iterator[Named]:
     yield "int8", [GraphCleaning(), StaticQuantization()]
     layers_only = StaticQuantization(ops=LAYERS_ONLY)
     yield "int8, Conv, MatMul and Gemm only", [GraphCleaning(), layers_only]
+    yield "weights in 8 bits", [GraphCleaning(), WeightQuantization()]
+    yield "weights in half precision", [GraphCleaning(), HalfPrecision()]
 
 
 def explore(bench: Bench) -> None:
     """Try everything that the time budget has room for."""
     for name, passes in families():
         bench.try_(name, passes)
+    if by_bytes(bench.subject):
+        squeeze(bench)
     for one in promising(bench)[:_REPAIRED]:
         keep_worst_float(bench, repaired(bench, one))
     prune(bench)
+
+
+def squeeze(bench: Bench) -> None:
+    """Fewer bits for weights than speed has a use for."""
+    rest = WeightQuantization()
+    for name, passes in list(families())[1:3]:
+        bench.try_(f"{name}, other weights in 8 bits", [*passes, rest])
+    for bits, sqnr in ((4, 25.0), (8, 40.0)):
+        stored = WeightQuantization(bits=bits, min_sqnr_db=sqnr)
+        bench.try_(f"weights in {bits} bits, {sqnr:.0f} dB", [GraphCleaning(), stored])
 
 
 def repaired(bench: Bench, one: Trial) -> Trial:
@@ -56,6 +72,7 @@ def repaired(bench: Bench, one: Trial) -> Trial:
 
 def repairs() -> Iterator[tuple[str, Change]]:
     """Changes of a recipe that cost no speed, likeliest first."""
+    yield "gptq rounding", lambda passes: _static(passes, rounding="gptq")
     yield "mse ranges", lambda passes: _static(passes, calibration="mse")
     yield "percentile ranges", lambda passes: _static(passes, calibration="percentile")
 

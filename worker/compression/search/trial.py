@@ -34,6 +34,8 @@ class Trial:
     fidelity: Fidelity | None = None
     accuracy: Accuracy | None = None
     latency: Latency | None = None
+    seen: Fidelity | None = None
+    """On calibration samples: flattering, but many."""
     recalled: bool = False
 
     @property
@@ -49,15 +51,15 @@ class Trial:
         return self.latency.speedup if self.latency else 0.0
 
     def bound_used(self, goal: Goal) -> float:
-        """Share of the bound that its loss takes; above 1 it is outside."""
+        """Share of the bound that its loss takes, over all samples; above 1 it is outside."""
         if self.fidelity is None:
             return float("inf")
-        return bound_used(
-            self.fidelity,
-            self.accuracy,
-            max_drop=goal.max_drop,
-            min_sqnr_db=goal.min_sqnr_db,
-        )
+        limits = {"max_drop": goal.max_drop, "min_sqnr_db": goal.min_sqnr_db}
+        used = bound_used(self.fidelity, self.accuracy, **limits)
+        if self.seen is None:
+            return used
+        here, there = self.fidelity.samples, self.seen.samples
+        return (here * used + there * bound_used(self.seen, None, **limits)) / (here + there)
 
     def costs(self, goal: Goal) -> tuple[float, float, float]:
         """Milliseconds, share of the bound, bytes: less is better in each."""
