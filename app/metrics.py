@@ -7,7 +7,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from app.security import Answered
-from worker.jobs import JobStatus
+from worker.jobs import SIZE_CLASSES, JobStatus, QueueFigures
 from worker.services import Services
 
 _SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30, 120, 600)
@@ -58,10 +58,42 @@ class _Jobs(Collector):
         for status in JobStatus:
             jobs.add_metric([status.value], counts.get(status, 0))
         yield jobs
-        yield GaugeMetricFamily(
-            "modelpress_queue_depth",
-            "Jobs that wait for a worker.",
-            value=counts.get(JobStatus.QUEUED, 0),
-        )
+        yield from self._queue()
+        yield from self._last_hour()
         workers = self._services.workers.alive()
         yield GaugeMetricFamily("modelpress_workers", "Workers alive.", value=len(workers))
+        slots = sum(worker.slots for worker in workers if not worker.draining)
+        yield GaugeMetricFamily("modelpress_slots", "Jobs that can run at a time.", value=slots)
+
+    def _queue(self) -> Iterator[GaugeMetricFamily]:
+        depth = GaugeMetricFamily(
+            "modelpress_queue_depth", "Jobs that wait for a worker.", labels=["size_class"]
+        )
+        age = GaugeMetricFamily(
+            "modelpress_queue_oldest_seconds",
+            "How long the first waiting job has waited.",
+            labels=["size_class"],
+        )
+        found = self._services.figures.queue()
+        for name in SIZE_CLASSES:
+            queue = found.get(name, QueueFigures(depth=0, oldest_seconds=0))
+            depth.add_metric([name], queue.depth)
+            age.add_metric([name], queue.oldest_seconds)
+        yield from (depth, age)
+
+    def _last_hour(self) -> Iterator[GaugeMetricFamily]:
+        endings = GaugeMetricFamily(
+            "modelpress_endings_last_hour",
+            "Attempts that ended in the last hour, by how.",
+            labels=["cause"],
+        )
+        for cause, number in self._services.figures.endings().items():
+            endings.add_metric([cause], number)
+        stages = GaugeMetricFamily(
+            "modelpress_stage_seconds",
+            "Mean seconds of a stage over the attempts of the last hour.",
+            labels=["stage"],
+        )
+        for stage, seconds in self._services.figures.stage_seconds().items():
+            stages.add_metric([stage], seconds)
+        yield from (endings, stages)

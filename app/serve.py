@@ -20,6 +20,7 @@ from types import FrameType
 
 from app.processes import KeptAlive
 from worker.folders import make_private
+from worker.isolation import missing_layers, self_test
 from worker.jobs import migrate
 from worker.logs import set_up_logging
 from worker.services import build_services
@@ -45,6 +46,7 @@ def serve(settings: Settings) -> int:
         with _only_instance(settings.data_dir):
             migrate(settings.database)
             _refuse_open(settings)
+            _test_sandbox(settings)
             with _listening(settings) as listener:
                 return _run(settings, listener)
     except CannotServe as error:
@@ -70,6 +72,19 @@ def _refuse_open(settings: Settings) -> None:
         "make one with `modelpress keys create NAME`, bind 127.0.0.1, or set "
         "MODELPRESS_ALLOW_OPEN=1 where something else guards the port"
     )
+
+
+def _test_sandbox(settings: Settings) -> None:
+    """Attack the sandbox once, tell which layers hold, and refuse where they do not suffice."""
+    tested = self_test(settings.sandbox)
+    for line in tested.lines():
+        logger.info("sandbox: %s", line)
+    lacking = missing_layers(tested.layers) or tested.open()
+    if settings.sandbox == "required" and lacking:
+        raise CannotServe(
+            f"sandbox=required, and this machine lacks {', '.join(lacking)}: "
+            "use Linux with Landlock and seccomp, or set MODELPRESS_SANDBOX=auto"
+        )
 
 
 @contextmanager

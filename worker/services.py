@@ -9,6 +9,7 @@ from worker.broker import Publisher, celery_app, make_folders
 from worker.jobs import (
     ArtifactStore,
     Database,
+    Figures,
     JobStore,
     KeyStore,
     Leases,
@@ -38,6 +39,7 @@ class Services:
     uploads: UploadStore
     retention: Retention
     workers: WorkerRegister
+    figures: Figures
     objects: ObjectStore
     publisher: Publisher
 
@@ -76,6 +78,7 @@ def build_services(settings: Settings, *, pooled: bool = True) -> Services:
         artifacts=ArtifactStore(database),
         leases=leases,
         workers=WorkerRegister(database),
+        figures=Figures(database, small_bytes=settings.small_job_bytes),
         keys=KeyStore(database),
         usage=UsageStore(database),
         uploads=UploadStore(database),

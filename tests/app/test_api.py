@@ -1,8 +1,10 @@
 """The JSON routes, as a client sees them."""
 
 import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from worker.jobs import Failure, Job, ResultFile
 from worker.services import Services
 
+ROOT = Path(__file__).parents[2]
 SUMMARY = {
     "bytes_before": 400,
     "bytes_after": 100,
@@ -272,11 +275,27 @@ def test_readiness_names_what_is_missing(client, services):
     assert "worker" in answer.json()["detail"]
 
 
+def test_the_dashboard_asks_for_metrics_that_there_are(client):
+    client.get("/healthz")
+    given = client.get("/metrics").text
+    dashboard = json.loads((ROOT / "deploy/grafana/modelpress.json").read_text())
+    asked = {
+        name
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"modelpress_\w+", target["expr"])
+    }
+    assert len(asked) > 6
+    assert [
+        name for name in asked if f"# TYPE {name.removesuffix('_bucket')} " not in given
+    ] == []
+
+
 def test_metrics_count_jobs_and_requests(client, model):
     submit(client, model)
     client.get("/v1/jobs/none")
     text = client.get("/metrics").text
-    assert "modelpress_queue_depth 1.0" in text
+    assert 'modelpress_queue_depth{size_class="small"} 1.0' in text
     assert 'modelpress_jobs{status="queued"} 1.0' in text
     counted = (
         'modelpress_http_requests_total{method="GET",route="/v1/jobs/{job_id}",status="404"}'

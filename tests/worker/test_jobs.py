@@ -18,6 +18,7 @@ from worker.jobs import (
     ArtifactStore,
     Database,
     Failure,
+    Figures,
     FilesGone,
     Idempotency,
     IdempotencyConflict,
@@ -497,6 +498,24 @@ def test_workers_are_known_while_they_report(database: Database) -> None:
         connection.execute(text("UPDATE workers SET seen_at = seen_at - 60 WHERE id = 'w1'"))
     workers.sign_off("w2")
     assert workers.alive() == []
+
+
+def test_figures_tell_of_the_queue_and_of_what_ended(
+    store: JobStore, leases: Leases, database: Database
+) -> None:
+    figures = Figures(database, small_bytes=1 << 26)
+    assert (figures.queue(), figures.endings(), figures.stage_seconds()) == ({}, {}, {})
+    for size in (1 << 20, 1 << 20, 1 << 30):
+        sized_job(store, size)
+    publish(leases, claimed(store, leases))
+    failed = claimed(store, leases)
+    leases.progress(failed, stage="measure", share=0.5, message="")
+    leases.fail(failed, Failure(code="out_of_memory", detail="too large"))
+    queue = figures.queue()
+    assert {name: found.depth for name, found in queue.items()} == {"small": 2, "large": 1}
+    assert all(found.oldest_seconds >= 0 for found in queue.values())
+    assert figures.endings() == {"published": 1, "out_of_memory": 1}
+    assert set(figures.stage_seconds()) == {"convert", "measure"}
 
 
 def test_a_worker_learns_at_its_report_that_it_is_to_drain(database: Database) -> None:

@@ -236,6 +236,18 @@ def test_the_limits_of_a_job_come_from_the_settings_and_its_size(
     assert (limits.memory_bytes, limits.disk_bytes, limits.wall_seconds) == (10**9, 10**8, 9)
 
 
+@pytest.mark.parametrize("megabytes", [20, 80, 120])
+def test_too_little_memory_is_named_wherever_a_library_fails_for_it(
+    make_services: Callable[..., Services], megabytes: int
+) -> None:
+    services = make_services(max_job_memory_bytes=megabytes * 2**20)
+    job = digits_job(services)
+    run_job(services, job.id)
+    error = services.jobs.get(ME, job.id).error
+    assert error is not None
+    assert (error["code"], error["cause"]) == ("out_of_memory", "out_of_memory")
+
+
 def test_a_killed_child_is_tried_again_once(services: Services) -> None:
     job = digits_job(services)
     for attempt in (1, 2):

@@ -47,6 +47,7 @@ NO_MEMORY = (
     "Failed to allocate memory",
     "DefaultCPUAllocator",
     "annot allocate memory",
+    "Memory allocation still failed",  # OpenBLAS
     "failed to map segment",
 )
 #: A child that cannot have a layer that is required says so with this exit code.

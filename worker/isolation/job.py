@@ -30,6 +30,7 @@ from worker.isolation.quiet import MEASURING_LOCK, MeasuringLock, Quiet
 from worker.isolation.results import read_result
 from worker.isolation.seal import Seal
 from worker.isolation.supervise import Stop, Supervised
+from worker.isolation.watch import at_a_limit
 
 #: Values of the user's own metric of a model file.
 Score = Callable[[Path], Sequence[float]]
@@ -185,12 +186,16 @@ def _outcome(
     if exited.code == EXIT_UNSEALED:
         return Cause.FAILED, None, unsealed(child.layers)
     result = read_result(folder) if exited.code == 0 else None
-    if result is None:
-        return cause_without_result(output), None, None
-    if result["ok"]:
+    if result is not None and result["ok"]:
         return Cause.DONE, result, None
-    error = dict(result["error"])
-    return NAMED.get(error["code"], Cause.FAILED), result, error
+    error = None if result is None else dict(result["error"])
+    if error is not None and error["code"] != "internal_error":
+        return NAMED.get(error["code"], Cause.FAILED), result, error
+    # Libraries fail in odd ways where an allocation or a write was refused.
+    cause = cause_without_result(output)
+    if cause is Cause.FAILED:
+        cause = at_a_limit(folder, limits, peak_bytes=child.peak_memory_bytes) or cause
+    return cause, result, error if cause is Cause.FAILED else None
 
 
 def unsealed(layers: Mapping[str, str]) -> dict[str, Any]:

@@ -118,3 +118,15 @@ def exceeded(
     except TooMany:
         return Cause.DISK_LIMIT
     return Cause.DISK_LIMIT if used > limits.disk_bytes else None
+
+
+def at_a_limit(folder: Path, limits: Limits, *, peak_bytes: int) -> Cause | None:
+    """The limit that a failed child stood at, if any: a file cut off, nearly all memory."""
+    if peak_bytes > 0.9 * limits.memory_bytes:
+        return Cause.OUT_OF_MEMORY
+    for _, _, files, descriptor in os.fwalk(folder):
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                if os.lstat(name, dir_fd=descriptor).st_size >= limits.disk_bytes:
+                    return Cause.DISK_LIMIT
+    return None

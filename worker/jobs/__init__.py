@@ -14,6 +14,7 @@ from worker.jobs.errors import (
     QuotaExceeded,
     StorageQuotaExceeded,
 )
+from worker.jobs.figures import Figures, QueueFigures
 from worker.jobs.holder import current_holder, is_gone
 from worker.jobs.keys import SCOPES, KeyStore
 from worker.jobs.leases import Beat, Ended, Leases, Taken
@@ -60,6 +61,7 @@ __all__ = [
     "Event",
     "Expired",
     "Failure",
+    "Figures",
     "FilesGone",
     "Idempotency",
     "IdempotencyConflict",
@@ -79,6 +81,7 @@ __all__ = [
     "NotFound",
     "NotRetryable",
     "Page",
+    "QueueFigures",
     "QueueFull",
     "Quota",
     "QuotaExceeded",
