@@ -51,7 +51,7 @@ def test_random_kills_lose_nothing_on_the_embedded_default(
     start: Start, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service = start(**HASTY)
-    figures = random_kills(service, Record(service, {}), kills=size(12, 200), others={}, seed=1)
+    figures = random_kills(service, Record(service, {}), kills=size(12, 40), others={}, seed=1)
     assert nothing_lost(said(figures, capsys))
     assert figures["healed_seconds"] is not None
 
@@ -72,7 +72,7 @@ def test_random_kills_lose_nothing_at_scale(
 
     others = {"broker": bounce, "database": lambda: cut_connections(backing["database_url"])}
     record = Record(service, backing)
-    figures = random_kills(service, record, kills=size(6, 200), others=others, seed=2)
+    figures = random_kills(service, record, kills=size(6, 40), others=others, seed=2)
     assert nothing_lost(said(figures, capsys))
     assert figures["healed_seconds"] is not None
 

@@ -50,6 +50,7 @@ class Upkeep:
         self._id = str(uuid4())
         self._due: dict[str, float] = {}
         self._waiting_since: float | None = None
+        self._deaf = False
         self._end = threading.Event()
         self._no_fork = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
@@ -107,6 +108,9 @@ class Upkeep:
 
     def look(self) -> None:
         """Start a job without the broker where one has waited beside a free slot for long."""
+        if self._deaf and self._free() == self._settings.concurrency:
+            logger.error("the broker answers, jobs waited, and no message came: started again")
+            os._exit(DEAF_EXIT)  # the main thread may hang in the broken connection
         if self._free() <= 0 or not self._waiting(1):
             self._waiting_since = None
             return
@@ -116,11 +120,10 @@ class Upkeep:
         if now - self._waiting_since < patience:
             return
         self._waiting_since = None
-        if self._hearing.missed() and self._free() == self._settings.concurrency:
-            logger.error("jobs wait, the broker answers, and no message comes: started again")
-            os._exit(DEAF_EXIT)  # the main thread may hang in the broken connection
         logger.warning("a job waits and no message comes: it is started without the broker")
         self._direct.start()
+        # Only now: to ask a frozen broker takes longer than the job may wait.
+        self._deaf = self._hearing.missed()
 
     def _free(self) -> int:
         return self._free_slots() - self._direct.count()
