@@ -70,7 +70,8 @@ def measured(port: int, key: str, *, seconds: float, connections: int) -> dict[s
         while client.get(f"/v1/jobs/{job_id}").json()["finished_at"] is None:
             time.sleep(0.2)
     request = (
-        f"GET /v1/jobs/{job_id} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\r\n"
+        f"GET /v1/jobs/{job_id} HTTP/1.1\r\n"
+        f"Host: localhost\r\nAuthorization: Bearer {key}\r\n\r\n"
     ).encode()
     asyncio.run(load(port, request, seconds=2, connections=connections))
     times = asyncio.run(load(port, request, seconds=seconds, connections=connections))
