@@ -2,7 +2,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from onnx import parser
 
+from tests import models
 from worker.compression import Report, compress
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
@@ -107,3 +109,15 @@ def test_what_the_search_chose_can_be_made_again_by_hand(
     )
     front = out / str(candidate.file)
     assert (tmp_path / "model.onnx").read_bytes() == front.read_bytes()
+
+
+def test_a_method_that_changed_nothing_is_no_candidate(tmp_path: Path) -> None:
+    model = parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 17]>'
+        "g (float[1, 64] x) => (float[1, 64] y) { e = Exp(x) y = Tanh(e) }"
+    )
+    path = models.written(model, tmp_path / "model.onnx")
+    report = compress(path, {"goal": {"time_budget_s": 10}}, out=tmp_path / "out", quiet=quiet)
+    said = {one.name: one for one in report.candidates}
+    assert said["int8"].bytes is None
+    assert "nothing was quantized" in said["int8"].reason

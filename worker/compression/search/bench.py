@@ -19,6 +19,8 @@ from worker.compression.subject import Subject, digest
 # Enough to tell what is slower; those that are left race again, longer and together.
 _GLANCE_SECONDS = 0.4
 _LONGEST_GLANCE = 4.0
+# A pass that says so changed nothing: its candidate is the one before it under another name.
+_IDLE = ("nothing_quantized", "nothing_stored_smaller", "nothing_to_prune")
 # Selecting samples that need no witness, and calibration samples that are one.
 _ENOUGH, _WITNESSES = 128, 64
 # Share of the job's progress that the search fills.
@@ -126,6 +128,9 @@ class Bench:
                 made = self._done[key]
         except CompressionError as error:
             return Trial(name, passes, reason=error.message)
+        idle = [said.message for said in made[-1].warnings if said.code in _IDLE]
+        if idle:
+            return Trial(name, passes, reason=idle[0])
         # Of a model beside its data, the file alone does not tell.
         apart = graph.external_files(made[-1].path)
         content = name if apart else digest(made[-1].path)
