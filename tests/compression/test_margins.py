@@ -27,6 +27,17 @@ def test_sixteen_samples_foretell_the_share_that_changes(scale: float) -> None:
     assert np.mean(estimates) == pytest.approx(changed, rel=0.35)
 
 
+def test_sixteen_samples_seldom_call_a_loss_small() -> None:
+    many = logits(50_000, seed=1)
+    changed = np.mean(many.argmax(-1) != noisy(many, 0.2, seed=2).argmax(-1))
+    estimates = []
+    for seed in range(60):
+        few, margins = logits(16, seed=200 + seed), Margins()
+        margins.add(few, noisy(few, 0.2, seed=300 + seed))
+        estimates.append(margins.likely_drop() or 0.0)
+    assert np.mean(np.array(estimates) < changed / 3) < 0.1
+
+
 def test_probabilities_tell_the_same_as_their_logits() -> None:
     before = logits(64, seed=3)
     after = noisy(before, 0.2, seed=4)

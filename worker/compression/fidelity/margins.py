@@ -7,6 +7,8 @@ import numpy as np
 
 # Rows of one sample that are looked at: neighbours in a sequence tell the same.
 _ROWS = 512
+# Share of the answers, those with the smallest leads, that tells how dense these are.
+_CLOSEST = 1 / 3
 
 
 @dataclass
@@ -33,7 +35,8 @@ class Margins:
         """Share of answers that an error of this size changes, whichever sample it falls on.
 
         Each lead is met with all errors, taken as normal, instead of with its own alone: of 16
-        samples none may have changed while one in 20 will.
+        samples none may have changed while one in 20 will. As small leads are rare, and chance
+        whether there is one, they are taken to be as dense as those of the closest third.
         """
         if not self.leads:
             return None
@@ -41,7 +44,10 @@ class Margins:
         spread = float(np.sqrt(np.mean(changes**2)))
         if spread == 0:
             return 0.0
-        return float(np.mean([0.5 * math.erfc(z) for z in leads / (spread * math.sqrt(2))]))
+        near = float(np.quantile(leads, _CLOSEST))
+        if near <= spread:  # errors reach beyond them: every lead counts as it is
+            return float(np.mean([0.5 * math.erfc(z) for z in leads / (spread * math.sqrt(2))]))
+        return float(np.mean(leads <= near)) / near * spread / math.sqrt(2 * math.pi)
 
 
 def _scores(array: np.ndarray) -> np.ndarray:
