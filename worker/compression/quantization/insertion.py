@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from worker.compression.graph import constant
 from worker.compression.quantization.building import Builder
+from worker.compression.quantization.guarding import guard_float_layers
 from worker.compression.quantization.operators import (
     BIAS_INPUTS,
     FLOAT_OUTPUT,
@@ -63,6 +64,7 @@ def insert(
     inserter = _Inserter(model, left, clipped, ranges, options)
     inserter.write_weights(weights)
     inserter.write_activations()
+    guard_float_layers(model)
     for node in model.graph.all_nodes():
         for value in node.outputs:
             # Inferred shapes may be wrong where declared ones were, and are inferred anew.
@@ -120,8 +122,6 @@ class _Inserter:
     def __post_init__(self) -> None:
         self.chosen = set(self.nodes)
         self.builder = Builder(self.model)
-
-    # ---- weights, tables and biases
 
     def write_weights(self, ready: Mapping[str, QuantizedWeight]) -> None:
         for value, uses in self._constant_uses().items():
@@ -198,8 +198,6 @@ class _Inserter:
         name = value.name or ""
         if not value.uses() and not value.is_graph_output():
             self.model.graph.initializers.pop(name, None)
-
-    # ---- activations
 
     def write_activations(self) -> None:
         for value in list(self._quantized_values()):
