@@ -109,7 +109,7 @@ class Job:
     def _measure(self, model: Path, feed: Mapping[str, Any]) -> int | None:
         import numpy as np  # noqa: PLC0415 - after the seal
 
-        written = self._folder / "feed.npz"
+        written = self._folder / "feed.npz"  # the check of the result uses it as well
         # Behind a character: an input may be called `file`, as numpy's own parameter is.
         np.savez(written, **{f"={name}": value for name, value in feed.items()})
         return self._channel.measure(model, written)
@@ -170,42 +170,3 @@ def _causes(error: BaseException) -> list[BaseException]:
     while (cause := found[-1].__cause__) is not None and cause not in found:
         found.append(cause)
     return found
-
-
-def measure() -> int:
-    """Tell the peak memory of this process: with a model run once, or of onnxruntime alone.
-
-    Only what running needs is imported, since its memory would count as well.
-    """
-    channel = enter(sys.argv[1:4])
-    import onnxruntime as ort  # noqa: PLC0415 - after the seal
-
-    for model in sys.argv[4:5]:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        session.run(None, _feed(sys.argv[5]) if len(sys.argv) > 5 else _zeros(session))
-    status = Path("/proc/self/status").read_text()
-    peak = status.partition("VmHWM:")[2].split()[0]
-    channel.tell(peak_memory_bytes=1024 * int(peak))
-    return 0
-
-
-def _feed(path: str) -> dict[str, Any]:
-    import numpy as np  # noqa: PLC0415 - after the seal
-
-    with np.load(path) as arrays:
-        return {name[1:]: arrays[name] for name in arrays.files}
-
-
-def _zeros(session: Any) -> dict[str, Any]:  # noqa: ANN401 - onnxruntime has no types
-    """The smallest feed that the model's own interface allows."""
-    import numpy as np  # noqa: PLC0415 - after the seal
-
-    words = {"float": "float32", "double": "float64", "string": "str"}
-    feed = {}
-    for port in session.get_inputs():
-        word = port.type.removeprefix("tensor(").removesuffix(")")
-        shape = [size if isinstance(size, int) else 1 for size in port.shape]
-        feed[port.name] = np.zeros(shape, words.get(word, word))
-    return feed

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from worker.isolation.ended import EXIT_UNSEALED
 from worker.isolation.messages import (
@@ -72,10 +73,14 @@ class Channel:
     def request(self) -> Request:
         return Request.from_json((self.folder / "request.json").read_bytes())
 
+    def task(self) -> dict[str, Any]:
+        """What to check, once there is something."""
+        return self._ask({"ready": True})
+
     def tell(self, **message: object) -> None:
         self._send(message)
 
-    def _ask(self, message: Mapping[str, object]) -> dict[str, object]:
+    def _ask(self, message: Mapping[str, object]) -> dict[str, Any]:
         self._send(message)
         return read_line(self._answers)
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from worker.isolation.landlock import NEWEST_ABI
 from worker.isolation.limits import Limits
 from worker.isolation.measure import PeakMemory
 from worker.isolation.messages import (
+    LAST_STAGE,
     REQUEST_FILE,
     Progress,
     ProtocolError,
@@ -27,6 +29,7 @@ from worker.isolation.messages import (
 )
 from worker.isolation.process import CHILD, Process, started
 from worker.isolation.quiet import MEASURING_LOCK, MeasuringLock, Quiet
+from worker.isolation.recheck import Recheck
 from worker.isolation.results import read_result
 from worker.isolation.seal import Seal
 from worker.isolation.supervise import Stop, Supervised
@@ -61,10 +64,30 @@ def run_child(
     callback ends the child and is passed on. `score` is the user's own metric: code that they
     trust, and so it runs out here.
     """
+    wanted = _prepared(
+        request, folder, limits=limits, sandbox=sandbox, slot=slot, landlock_abi=landlock_abi
+    )
+    lock = MeasuringLock(measuring_lock or MEASURING_LOCK)
+    with started(program, folder) as process:
+        job = _Job(process, wanted, folder, request=request, on_message=on_message,
+                   stop=stop, lock=lock, score=score)  # fmt: skip
+        return job.run()
+
+
+def _prepared(
+    request: Request,
+    folder: Path,
+    *,
+    limits: Limits,
+    sandbox: str,
+    slot: int | None,
+    landlock_abi: int,
+) -> Seal:
+    """Put the request into the folder, and give the folder to whom the child will be."""
     (folder / REQUEST_FILE).write_text(request.to_json())
     uid = own_uid(slot, sandbox)
     give(folder, uid)
-    wanted = Seal(
+    return Seal(
         parent=os.getpid(),
         limits=limits,
         sandbox=sandbox,
@@ -74,13 +97,6 @@ def run_child(
         readable=tuple(path for path in request.paths() if Path(path).is_absolute()),
         landlock_abi=landlock_abi,
     )
-    with started(program, folder) as process:
-        lock = MeasuringLock(measuring_lock or MEASURING_LOCK)
-        job = _Job(
-            process, wanted, folder, on_message=on_message, stop=stop, lock=lock, score=score
-        )
-        job.run()
-    return _conclude(job.child, folder, limits=limits, stage=job.stage)
 
 
 class _Job:
@@ -92,12 +108,14 @@ class _Job:
         wanted: Seal,
         folder: Path,
         *,
+        request: Request,
         on_message: Callable[[Progress], None],
         stop: Stop,
         lock: MeasuringLock,
         score: Score | None,
     ) -> None:
         self.stage: str | None = None
+        self._publishes = request.kind == "compress"
         self._on_message, self._score, self._folder = on_message, score, folder
         self.child = Supervised(
             process, wanted, folder, hear=self._hear, stop=stop, tick=self._step
@@ -107,12 +125,33 @@ class _Job:
         )
         self._quiet.processes.append(process)
         self._peak = PeakMemory(wanted, folder, stop=self._ended, quiet=self._quiet)
+        self._recheck = Recheck(request, self.child, folder, stop=stop, quiet=self._quiet)
 
-    def run(self) -> None:
-        try:
-            self.child.run()
-        finally:
-            self._quiet.end()
+    def run(self) -> Ended:
+        with self._recheck:
+            try:
+                self.child.run()
+            finally:
+                self._quiet.end()
+            ended = _conclude(self.child, self._folder, stage=self.stage)
+            if ended.cause is not Cause.DONE or not self._publishes or ended.result is None:
+                return ended
+            return self._checked(ended, ended.result)
+
+    def _checked(self, ended: Ended, result: Mapping[str, Any]) -> Ended:
+        """The same end where a second child finds the result to be one; else why not."""
+        cause, error = self._recheck.verdict(result)
+        if cause is Cause.DONE:
+            return ended
+        limits = self.child.wanted.limits
+        return replace(
+            ended,
+            cause=cause,
+            result=None,
+            error=error or explain(cause, stage=self.stage, limits=limits, number=None),
+            stopped_because=self._recheck.stopped_because,
+            stderr=ended.stderr + self._recheck.output,
+        )
 
     def _step(self) -> None:
         self._quiet.step()
@@ -127,6 +166,8 @@ class _Job:
             progress = read_progress(message["progress"])
             self.stage = progress.stage
             self._on_message(progress)
+            if self._publishes and self.stage == LAST_STAGE:
+                self._recheck.prepare()
         elif message.get("quiet") == "enter":
             self._quiet.enter()
         elif message.get("quiet") == "leave":
@@ -145,8 +186,8 @@ def _input_bytes(request: Request, folder: Path) -> int:
     return sum(path.stat().st_size for path in found if path.exists())
 
 
-def _conclude(child: Supervised, folder: Path, *, limits: Limits, stage: str | None) -> Ended:
-    exited = child.process.ended
+def _conclude(child: Supervised, folder: Path, *, stage: str | None) -> Ended:
+    exited, limits = child.process.ended, child.wanted.limits
     output = child.output.decode(errors="replace")
     cause, result, error = _outcome(child, folder, limits)
     number = exited.signal if exited else None

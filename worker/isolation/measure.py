@@ -11,7 +11,7 @@ from worker.isolation.quiet import Quiet
 from worker.isolation.seal import Seal
 from worker.isolation.supervise import Stop, Supervised
 
-PROGRAM = "from worker.child import measure; code = measure()" + EXIT
+PROGRAM = "from worker.trial import measure; code = measure()" + EXIT
 WALL_SECONDS = 120
 #: A report needs two, a search a few more; beyond that somebody only wants to keep us busy.
 MEASUREMENTS = 64

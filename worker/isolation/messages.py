@@ -10,6 +10,8 @@ from typing import Any, Literal
 Kind = Literal["compress", "inspect"]
 KINDS = ("compress", "inspect")
 STAGES = ("convert", "clean", "calibrate", "compress", "search", "measure", "report")
+#: The measuring is over: what is left is to write it down.
+LAST_STAGE = "report"
 
 REQUEST_FILE = "request.json"
 RESULT_FILE = "result.json"

@@ -130,6 +130,8 @@ class Quiet:
         self._answer(had)
 
     def end(self) -> None:
+        """The child is gone: what it waited for is nobody's business any more."""
+        self._waiting_since = None
         self._lock.release()
 
     def step(self) -> None:

@@ -35,25 +35,32 @@ class Supervised:
         hear: Callable[[dict[str, Any]], None],
         stop: Stop,
         tick: Callable[[], None] = lambda: None,
+        clock: Clock | None = None,
     ) -> None:
-        self.process = process
-        self.clock = Clock()
+        self.process, self.wanted = process, wanted
+        self.clock = clock or Clock()  #: of the job: another of its children may run on it
         self.layers: Mapping[str, str] = {}
         self.verdict: Cause | None = None  #: why it was ended, if it was
         self.stopped_because: str | None = None
         self.output = b""
         self.peak_memory_bytes = 0  #: as far as looking every half second tells
-        self._wanted = wanted
         self._folder = folder if wanted.writable else None
         self._hear, self._stop, self._tick = hear, stop, tick
         self._lines = Lines()
         self._open = {process.messages, process.output}
         self._looked = time.monotonic()
+        self._begun = False
+
+    def begin(self) -> None:
+        """Tell the child how to seal itself, which it waits for; the first thing it is told."""
+        self._begun = True
+        self.answer(self.wanted.to_message())
 
     def run(self) -> None:
         """Until the child has ended, or has been ended."""
         try:
-            self.answer(self._wanted.to_message())
+            if not self._begun:
+                self.begin()
             while self.process.poll() is None and self.verdict is None:
                 self._read(TICK_SECONDS)
                 self._tick()
@@ -119,7 +126,7 @@ class Supervised:
         self.verdict = exceeded(
             self.process.pid,
             self._folder,
-            self._wanted.limits,
+            self.wanted.limits,
             clock=self.clock,
             memory=memory,
         )
