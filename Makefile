@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup demo test serve check fmt bench chaos
+.PHONY: setup demo test serve check fmt bench bench-quick chaos
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/stamp
@@ -45,5 +45,9 @@ fmt: setup
 chaos: setup
 	MODELPRESS_CHAOS=large $(BIN)/python -m pytest -q tests/system/test_chaos.py $(ARGS)
 
+# docs/benchmarks.md says how a corpus is prepared: ARGS="--corpus DIR --recipes FILE"
 bench: setup
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: setup
+	$(BIN)/python -m benchmarks --quick $(ARGS)

@@ -1,5 +1,9 @@
-"""An unchanged model against itself while another job runs: never faster, never slower."""
+"""An unchanged model against itself while another job runs: never faster, never slower.
 
+python -m benchmarks.against_itself [--repeats N] [--corpus DIR]
+"""
+
+import argparse
 import subprocess
 import tempfile
 from collections import Counter
@@ -7,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 
-from benchmarks.int8 import COMMAND, Subject
+from benchmarks.int8 import COMMAND, Subject, digits, from_corpus
+from benchmarks.rows import Results, Row
 from worker.compression.benchmark import host_quiet, race
 
 
-def measured(subject: Subject, repeats: int) -> str:
+def measured(subject: Subject, repeats: int) -> Row:
     """One row: the verdicts, and the largest difference for which one was given."""
     verdicts: Counter[str] = Counter()
     largest = 0.0
@@ -27,10 +32,11 @@ def measured(subject: Subject, repeats: int) -> str:
                     largest = max(largest, abs(latency.speedup - 1))
         finally:
             stop.set()
-    return (
-        f"{subject.name} against itself: {dict(verdicts)}, largest difference {largest:.2%}, "
-        f"{others.result()} other jobs beside it"
-    )
+    return {
+        "bench": "against_itself", "model": subject.name, "races": repeats,
+        "verdicts": dict(verdicts), "largest_difference": round(largest, 4),
+        "other_jobs": others.result(), "wrong": verdicts["faster"] + verdicts["slower"],
+    }  # fmt: skip
 
 
 def _other_jobs(subject: Subject, stop: Event) -> int:
@@ -43,3 +49,18 @@ def _other_jobs(subject: Subject, stop: Event) -> int:
             subprocess.run([*command, *out], check=True, capture_output=True)
             done += 1
     return done
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=50)
+    parser.add_argument("--corpus", type=Path, help="minilm of it, too")
+    given = parser.parse_args()
+    results = Results()
+    results.add(measured(digits(), given.repeats))
+    if given.corpus:
+        results.add(measured(from_corpus(given.corpus, "minilm"), given.repeats))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,7 @@
 """Calibrate and quantize ResNet-50: time against the bare inferences, and peak memory.
 
+    python -m benchmarks.calibration
+
 Each contestant is a process of its own, `python -m benchmarks.calibration WHO MODEL COUNT`,
 which prints its seconds (without imports) and its highest resident memory. ONNX Runtime's
 quantizer runs with and without its pre-processing; NNCF where it is installed.
@@ -19,11 +21,13 @@ from typing import Any, overload
 import numpy as np
 import onnxruntime as ort
 
+from benchmarks.int8_speed import exported
+from benchmarks.rows import Results, Row, watched
 from worker.compression import graph
 from worker.compression.calibration import CalibrationSet
 from worker.compression.passes import Context, StaticQuantization, Target
 
-BARS = "bars: 4x of the inferences, 600 MB, no more memory for 320 samples"
+BARS = {"times_inferences": 4.0, "peak_mb": 600}  # and no more memory for `MANY` samples
 SAMPLES, MANY = 32, 320
 
 
@@ -110,23 +114,28 @@ CONTESTANTS: dict[str, Callable[[Path, Images, Path], None]] = {
 }
 
 
-def measured(model: Path) -> Iterator[str]:
+def measured(model: Path) -> Iterator[Row]:
     """A row for each contestant; the inferences are timed first and last."""
-    before = _run("inferences", model, SAMPLES)["seconds"]
-    rows = {
-        name: _run(name, model, SAMPLES)
-        for name in CONTESTANTS
-        if name != "inferences" and (name != "nncf" or importlib.util.find_spec("nncf"))
-    }
-    base = (before + _run("inferences", model, SAMPLES)["seconds"]) / 2
-    yield f"ResNet-50, {SAMPLES} samples of 224x224, their inferences {base:.1f} s ({BARS})"
-    for name, found in rows.items():
-        ratio = found["seconds"] / base
-        yield f"  {name}: {ratio:.1f}x of the inferences, peak {found['megabytes']:.0f} MB"
-    if "nncf" not in rows:
-        yield "  nncf: not installed"
-    many = _run("modelpress", model, MANY)
-    yield f"  modelpress, {MANY} samples: peak {many['megabytes']:.0f} MB"
+    with watched() as watch:
+        before = _run("inferences", model, SAMPLES)["seconds"]
+        found = {
+            name: _run(name, model, SAMPLES)
+            for name in CONTESTANTS
+            if name != "inferences" and (name != "nncf" or importlib.util.find_spec("nncf"))
+        }
+        base = (before + _run("inferences", model, SAMPLES)["seconds"]) / 2
+    for name, cost in found.items():
+        yield _row(name, SAMPLES, cost) | watch | {
+            "times_inferences": round(cost["seconds"] / base, 2), "bars": BARS,
+        }  # fmt: skip
+    yield _row("modelpress", MANY, _run("modelpress", model, MANY)) | {"bars": BARS}
+
+
+def _row(name: str, samples: int, cost: dict[str, float]) -> Row:
+    return {
+        "bench": "calibration", "network": "ResNet-50", "who": name, "samples": samples,
+        "peak_mb": round(cost["megabytes"]), "own_seconds": round(cost["seconds"], 1),
+    }  # fmt: skip
 
 
 def _run(name: str, model: Path, count: int) -> dict[str, float]:
@@ -145,5 +154,15 @@ def _contest(name: str, model: Path, count: int) -> dict[str, Any]:
     return {"seconds": seconds, "megabytes": peak}
 
 
+def main() -> None:
+    results = Results()
+    with tempfile.TemporaryDirectory() as folder:
+        for row in measured(exported("ResNet-50", Path(folder))):
+            results.add(row)
+
+
 if __name__ == "__main__":
-    print(json.dumps(_contest(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))))
+    if len(sys.argv) == len(("python", "who", "model", "count")):
+        print(json.dumps(_contest(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))))
+    else:
+        main()

@@ -76,6 +76,7 @@ def measured(port: int, key: str, *, seconds: float, connections: int) -> dict[s
     asyncio.run(load(port, request, seconds=2, connections=connections))
     times = asyncio.run(load(port, request, seconds=seconds, connections=connections))
     return {
+        "bench": "http_load",
         "bar": "R11 status",
         "connections": connections,
         "requests_per_second": round(len(times) / seconds),

@@ -1,9 +1,12 @@
 """The preset `int8` from outside: kernels by ONNX Runtime's profile, bytes, and its p50.
 
+    python -m benchmarks.int8 [--corpus DIR]
+
 Counts and times with stock onnxruntime alone, so that the report is held against something else
 than the code that wrote it.
 """
 
+import argparse
 import json
 import math
 import subprocess
@@ -18,6 +21,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from benchmarks.rows import Results, Row, watched
+
 COMMAND = Path(sys.executable).with_name("modelpress")
 DIGITS = Path(__file__).parents[1] / "examples" / "digits"
 INT8 = {
@@ -31,6 +36,7 @@ INT8 = {
 }
 FLOAT = {"Conv", "FusedConv", "MatMul", "FusedMatMul", "Gemm", "FusedGemm"}
 ROUNDS, WARM_UP = 60, 10
+MODELS = ("efficientnet_lite0", "ppocr4_rec", "minilm")
 
 
 @dataclass(frozen=True)
@@ -70,9 +76,9 @@ def compressed(subject: Subject, out: Path) -> dict[str, Any]:
     return report
 
 
-def measured(subject: Subject) -> str:
+def measured(subject: Subject) -> Row:
     """One row: share of int8 MACs, bytes, and the report's p50 against ours."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, watched() as watch:
         report = compressed(subject, Path(folder))
         result = Path(folder) / "model.onnx"
         told = report["latency"][0]
@@ -80,13 +86,15 @@ def measured(subject: Subject) -> str:
         share = int8_share(result, feed, Path(folder))
         before, after = medians(subject.model, result, feed)
         sizes = subject.model.stat().st_size, result.stat().st_size
-    exact = (report["before"]["bytes"], report["after"]["bytes"]) == sizes
-    return (
-        f"{subject.name}: int8 MACs {share:.3f}, file {sizes[1] / sizes[0]:.3f}x, "
-        f"sizes exact {exact}, {told['verdict']} {told['speedup']:.2f}x, report's p50 against "
-        f"outside: before {told['before']['p50'] / before - 1:+.1%}, "
-        f"after {told['after']['p50'] / after - 1:+.1%}"
-    )
+    return {
+        "bench": "int8", "model": subject.name, "int8_macs_share": round(share, 4),
+        "bytes_ratio": round(sizes[1] / sizes[0], 4),
+        "sizes_exact": (report["before"]["bytes"], report["after"]["bytes"]) == sizes,
+        "latency_verdict": told["verdict"], "speedup": round(told["speedup"], 3),
+        "report_over_outside_before": round(told["before"]["p50"] / before, 3),
+        "report_over_outside_after": round(told["after"]["p50"] / after, 3),
+        **watch,
+    }  # fmt: skip
 
 
 def int8_share(model: Path, feed: dict[str, np.ndarray], folder: Path) -> float:
@@ -136,3 +144,17 @@ def _macs(event: dict[str, Any]) -> int:
 
 def _shapes(feed: dict[str, np.ndarray]) -> dict[str, list[int]]:
     return {name: list(value.shape) for name, value in feed.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--corpus", type=Path)
+    given = parser.parse_args()
+    results = Results()
+    results.add(measured(digits()))
+    for name in MODELS if given.corpus else ():
+        results.add(measured(from_corpus(given.corpus, name)))
+
+
+if __name__ == "__main__":
+    main()

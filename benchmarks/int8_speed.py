@@ -1,14 +1,18 @@
-"""Manual int8 against float on networks with seeded random weights, 1 thread."""
+"""Manual int8 against float on networks with seeded random weights, 1 thread.
 
+python -m benchmarks.int8_speed [--networks NAME ...]
+"""
+
+import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.int8 import COMMAND, medians
+from benchmarks.rows import Results, Row, watched
 from worker.compression.benchmark import runs_here
 
 BARS = {"ResNet-50": 3.0, "MobileNetV2": 1.9, "ViT-S-like": 2.3}
@@ -24,11 +28,11 @@ def exported(name: str, folder: Path) -> Path:
     return path
 
 
-def measured(name: str) -> str:
+def measured(name: str) -> Row:
     """One row: the median of several runs, each of alternating inferences."""
     shape = SHAPES.get(name, IMAGE)
     samples = np.random.default_rng(0).standard_normal((16, *shape), np.float32)
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, watched() as watch:
         folder = Path(place)
         model = exported(name, folder)
         np.savez(folder / "samples.npz", x=samples)
@@ -39,12 +43,23 @@ def measured(name: str) -> str:
         for _ in range(RUNS):
             before, after = medians(model, folder / "out" / "model.onnx", {"x": samples[0]})
             speedups.append(before / after)
-    listed = ", ".join(f"{value:.2f}" for value in sorted(speedups))
-    return f"{name}: int8 {np.median(speedups):.2f}x ({listed}), bar {BARS[name]}x"
+    return {
+        "bench": "int8_speed", "network": name, "speedup": round(float(np.median(speedups)), 3),
+        "runs": [round(value, 3) for value in sorted(speedups)], "bar": BARS[name], **watch,
+    }  # fmt: skip
 
 
-def rows() -> Iterator[str]:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", nargs="*", default=list(BARS), choices=list(BARS))
+    given = parser.parse_args()
+    results = Results()
     if not runs_here("x86-vnni"):
-        yield "int8 speed: not applicable, this CPU has no VNNI"
+        results.add({"bench": "int8_speed", "left_out": "this CPU has no VNNI"})
         return
-    yield from (measured(name) for name in BARS)
+    for name in given.networks:
+        results.add(measured(name))
+
+
+if __name__ == "__main__":
+    main()
