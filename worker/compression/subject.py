@@ -15,10 +15,12 @@ import numpy as np
 from worker.compression import graph
 from worker.compression.benchmark import Quiet
 from worker.compression.calibration import (
+    ENOUGH,
     CalibrationSet,
     Feed,
     Source,
     Split,
+    by_rows,
     carried,
     open_samples,
     split,
@@ -78,10 +80,14 @@ class Subject:
 
     @property
     def verified(self) -> bool:
-        """Whether the report may speak of fidelity: real samples, and enough of them."""
+        """Whether the report may speak of fidelity: real samples, and enough of them.
+
+        Rows of a batch count, where the model treats them apart.
+        """
         if self.metric is not None:
             return True
-        return self.split.report.source != "synthetic" and len(self.split.report) >= 8
+        report = self.split.report
+        return report.source != "synthetic" and (len(report) >= ENOUGH or report.size >= ENOUGH)
 
     def timing_seconds(self, races: int) -> float:
         """Most seconds that each of the next `races` may take, so that all end in time."""
@@ -141,9 +147,12 @@ def prepare(
     """
     progress("clean", 0.01, "reading the model and the data")
     upload = upload or original
-    samples = _samples(original, recipe, workdir, calibration, evaluation, inputs)
-    parts = split(*samples, seed=recipe.seed)
-    feeds = _timed_feeds(parts.report, recipe)
+    given, judged = _samples(original, recipe, workdir, calibration, evaluation, inputs)
+    rows = by_rows(original, given), judged and by_rows(original, judged)
+    parts = split(*rows, seed=recipe.seed)
+    # Timed are batches as they were sent, however they are cut into samples.
+    cut = len(rows[0]) != len(given) or len(rows[1] or ()) != len(judged or ())
+    feeds = _timed_feeds((judged or given) if cut else parts.report, recipe)
     kinds = _kinds(original, recipe, parts.report)
     check_tokens(original, parts.calibrate)
     _try_out(original, feeds[0])
@@ -195,7 +204,7 @@ def _kinds(original: Path, recipe: Recipe, samples: CalibrationSet) -> dict[str,
 def _count(parts: Split) -> int:
     """Real samples that there are."""
     sets = {id(one): one for one in (parts.calibrate, parts.select, parts.report)}
-    return sum(len(one) for one in sets.values() if one.source != "synthetic")
+    return sum(one.size for one in sets.values() if one.source != "synthetic")
 
 
 def _samples(

@@ -11,6 +11,12 @@ Source = Literal["calibration", "evaluation", "synthetic"]
 T = TypeVar("T")
 
 
+def rows(feed: Mapping[str, np.ndarray]) -> int:
+    """Rows of the batch of a feed; 1 where its inputs have no first axis in common."""
+    found = {value.shape[0] for value in feed.values() if value.ndim}
+    return found.pop() if len(found) == 1 else 1
+
+
 @dataclass(frozen=True)
 class Picked(Sequence[T]):
     """A view of chosen items, in the order chosen."""
@@ -37,7 +43,8 @@ class CalibrationSet(Sequence[Feed]):
 
     `labels`, where there are any, has one array per sample. `starts` are the samples before
     which the order is interrupted; the first begins a sequence in any case. `carried` says by
-    input which output of the sample before a model with a state takes over.
+    input which output of the sample before a model with a state takes over. `batched`: the
+    model was seen to treat the rows of a feed apart, so each is a sample of its own.
     """
 
     feeds: Sequence[Feed]
@@ -45,6 +52,7 @@ class CalibrationSet(Sequence[Feed]):
     labels: Sequence[np.ndarray] | None = None
     starts: frozenset[int] = frozenset()
     carried: Mapping[str, str] = field(default_factory=dict)
+    batched: bool = False
 
     def __len__(self) -> int:
         return len(self.feeds)
@@ -70,7 +78,12 @@ class CalibrationSet(Sequence[Feed]):
             if index in self.starts or (place and index != indices[place - 1] + 1)
         )
         feeds = Picked(self.feeds, indices)
-        return CalibrationSet(feeds, self.source, labels, starts, self.carried)
+        return CalibrationSet(feeds, self.source, labels, starts, self.carried, self.batched)
+
+    @property
+    def size(self) -> int:
+        """Samples that there are: rows, where feeds hold several that are apart."""
+        return sum(map(rows, self)) if self.batched else len(self)
 
     @property
     def sequences(self) -> list[range]:

@@ -44,9 +44,9 @@ def split(
         calibrate = calibration
         select, report = _halves(evaluation, seed)
         _overlap(calibration, evaluation)
-    if report.source != "synthetic" and len(report) < ENOUGH:
+    if report.source != "synthetic" and report.size < ENOUGH:
         _too_few(calibration, evaluation, report)
-    elif calibrate.source != "synthetic" and len(calibrate) < _STEADY:
+    elif calibrate.source != "synthetic" and calibrate.size < _STEADY:
         _unsteady(calibrate)
     return Split(calibrate, select, report)
 
@@ -91,12 +91,12 @@ def _not_empty(samples: CalibrationSet) -> None:
 def _too_few(
     calibration: CalibrationSet, evaluation: CalibrationSet | None, report: CalibrationSet
 ) -> None:
-    given = len(calibration) if evaluation is None else len(evaluation)
+    given = calibration.size if evaluation is None else evaluation.size
     needed = 4 * ENOUGH if evaluation is None else 2 * ENOUGH
     shared = "; so few that none can be held out" if given < 2 + (evaluation is None) else ""
     warnings.warn(
         CompressionWarning(
-            f"{given} {report.source} samples leave {len(report)} to report on{shared}; "
+            f"{given} {report.source} samples leave {report.size} to report on{shared}; "
             f"from {needed} samples on the result is verified",
             code="few_samples",
         ),
@@ -107,7 +107,7 @@ def _too_few(
 def _unsteady(calibrate: CalibrationSet) -> None:
     warnings.warn(
         CompressionWarning(
-            f"only {len(calibrate)} samples calibrate: int8 ranges depend on which ones they "
+            f"only {calibrate.size} samples calibrate: int8 ranges depend on which ones they "
             "are; from 64 samples on they are steady",
             code="few_samples",
         ),

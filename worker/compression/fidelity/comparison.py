@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from worker.compression.fidelity.intervals import bootstrap, wilson
+from worker.compression.fidelity.intervals import bootstrap, exact, trials
 from worker.compression.fidelity.layout import Layout
 from worker.compression.fidelity.margins import Margins
 from worker.compression.fidelity.measures import Interval, OutputFidelity, OutputKind
 from worker.compression.fidelity.signal import LOST_DB, Signal
+from worker.compression.fidelity.tally import Tally
 
 
 @dataclass
@@ -27,16 +28,24 @@ class Comparison:
     discrete: bool = False
     signal: Signal = field(init=False)
     margins: Margins = field(default_factory=Margins)
-    rows: list[tuple[float, float]] = field(default_factory=list)
-    """Per row of a batch: changed answers (or 1 - cosine, summed) and how many there were."""
+    tally: Tally = field(default_factory=Tally)
+    """By trial: changed answers (or 1 - cosine, summed) and how many there were."""
 
     def __post_init__(self) -> None:
         self.signal = Signal(self.layout)
 
     def add(
-        self, original: np.ndarray, result: np.ndarray | None, mask: np.ndarray | None
+        self,
+        original: np.ndarray,
+        result: np.ndarray | None,
+        mask: np.ndarray | None,
+        *,
+        trial: int | None,
     ) -> None:
-        """Add a sample; `mask` (batch, places) is False where the input was padding."""
+        """Add a sample; `mask` (batch, places) is False where the input was padding.
+
+        `trial` is the independent trial that it belongs to; None: each of its rows is one.
+        """
         if result is None or result.shape != original.shape:
             self.lost, self.identical = True, False
             return
@@ -44,41 +53,51 @@ class Comparison:
         if not _equal(original, result):
             self.identical = False
         if self.discrete:
-            self._count(np.asarray(original == result), mask)
+            self._count(np.asarray(original == result), mask, trial)
             return
         original, result = _single(original), _single(result)
         original, result, lost = _finite(original, result)
         if lost:
             self.lost = True
             return
-        self._add_floats(original, result, mask)
+        self._add_floats(original, result, mask, trial)
 
     def _add_floats(
-        self, original: np.ndarray, result: np.ndarray, mask: np.ndarray | None
+        self,
+        original: np.ndarray,
+        result: np.ndarray,
+        mask: np.ndarray | None,
+        trial: int | None,
     ) -> None:
         if self.kind == "class" and original.ndim:
             same = np.asarray(original.argmax(-1) == result.argmax(-1))
-            self._count(same, mask)
+            self._count(same, mask, trial)
             self.margins.add(original, result)
         places = original.ndim > 2 and mask is not None and mask.shape == original.shape[:2]
         if places and mask is not None:
             kept = mask[..., *(None,) * (original.ndim - 2)] if original.ndim > 3 else mask
             kept = np.broadcast_to(kept, original.shape[:-1])
         if self.kind == "embedding" and original.ndim:
-            self._angles(original, result, kept if places else None)
+            self._angles(original, result, kept if places else None, trial)
         if places:
             original, result = original[kept], result[kept]
         self.signal.add(original, result, places=places)
 
-    def _count(self, same: np.ndarray, mask: np.ndarray | None) -> None:
+    def _count(self, same: np.ndarray, mask: np.ndarray | None, trial: int | None) -> None:
         same = np.atleast_1d(same)
+        rows = []
         masked = same.ndim > 1 and mask is not None and mask.shape == same.shape[:2]
         for index, row in enumerate(same):
             kept = row[mask[index]] if masked and mask is not None else row
-            self.rows.append((float(np.size(kept) - np.count_nonzero(kept)), np.size(kept)))
+            rows.append((float(np.size(kept) - np.count_nonzero(kept)), float(np.size(kept))))
+        self.tally.add(rows, trial)
 
     def _angles(
-        self, original: np.ndarray, result: np.ndarray, kept: np.ndarray | None
+        self,
+        original: np.ndarray,
+        result: np.ndarray,
+        kept: np.ndarray | None,
+        trial: int | None,
     ) -> None:
         product = np.einsum("...i,...i->...", original, result, dtype=float)
         norms = [np.einsum("...i,...i->...", x, x, dtype=float) for x in (original, result)]
@@ -87,9 +106,11 @@ class Comparison:
         zero = norms[0] * norms[1] == 0
         cosines = np.where(zero, (norms[0] == norms[1]).astype(float), cosines)
         cosines = np.atleast_1d(np.clip(cosines, -1, 1))
+        rows = []
         for index, row in enumerate(cosines):
             angles = row if kept is None else row[kept.reshape(cosines.shape)[index]]
-            self.rows.append((float(np.sum(1 - angles)), np.size(angles)))
+            rows.append((float(np.sum(1 - angles)), float(np.size(angles))))
+        self.tally.add(rows, trial)
 
     def outcome(self) -> OutputFidelity:
         """What all samples together show."""
@@ -111,15 +132,19 @@ class Comparison:
             argmax_agreement=1 - share if counted and share is not None else None,
             drop=1.0 if self.lost else drop,
             interval=self._interval(share, counted=counted),
-            answers=round(sum(count for _, count in self.rows)) if counted else None,
+            answers=round(self._total()) if counted else None,
             likely_drop=1.0 if self.lost else self.margins.likely_drop(),
         )
+
+    def _total(self) -> float:
+        sums = self.tally.sums()
+        return float(sums[:, 1].sum()) if sums.size else 0.0
 
     def _share(self) -> float | None:
         if self.lost:
             return 1.0
-        total = sum(count for _, count in self.rows)
-        return sum(changed for changed, _ in self.rows) / total if total else None
+        total = self._total()
+        return float(self.tally.sums()[:, 0].sum()) / total if total else None
 
     def _sqnr_db(self) -> float | None:
         if self.lost:
@@ -129,12 +154,12 @@ class Comparison:
     def _interval(self, share: float | None, *, counted: bool) -> Interval | None:
         if self.lost:
             return 1.0, 1.0
-        if share is None or not self.rows:
+        if share is None:
             return None
+        sums = self.tally.sums()
         if counted:
-            # Answers within a row depend on each other: only rows count as trials.
-            return wilson(share, len(self.rows))
-        return bootstrap(np.array(self.rows), lambda sums: float(sums[0] / max(sums[1], 1)))
+            return exact(share, trials(sums[:, 1]))
+        return bootstrap(sums, lambda sums: float(sums[0] / max(sums[1], 1)))
 
 
 def _equal(original: np.ndarray, result: np.ndarray) -> bool:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from worker.compression.errors import LabelsMismatch
-from worker.compression.fidelity.intervals import bootstrap, paired
+from worker.compression.fidelity.intervals import bootstrap, paired, trials
 from worker.compression.fidelity.measures import Accuracy, OutputKind
+from worker.compression.fidelity.tally import Sums
 
 Outputs = Mapping[str, np.ndarray]
 IGNORED = -100
@@ -16,16 +17,23 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
+class Made:
+    """What the original made of a sample, its labels, and where its input is padding."""
+
+    original: np.ndarray
+    labels: np.ndarray
+    mask: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class Metric(ABC):
-    """Scores one output; rows of scores add up."""
+    """Scores one output; rows of sums add up, over a trial and over all of them."""
 
     output: str
 
     @abstractmethod
-    def rows(
-        self, output: np.ndarray | None, labels: np.ndarray, mask: np.ndarray | None
-    ) -> list[tuple[float, ...]]:
-        """One tuple of sums per row of a batch.
+    def rows(self, output: np.ndarray | None, made: Made) -> list[Sums]:
+        """One tuple of sums per row of a batch; None, or another shape, is a lost output.
 
         Raises:
             LabelsMismatch: these labels do not fit this output.
@@ -33,7 +41,7 @@ class Metric(ABC):
 
     @abstractmethod
     def accuracy(self, before: np.ndarray, after: np.ndarray) -> Accuracy:
-        """Both sides over the same rows, in the same order."""
+        """Both sides by trial, in the same order."""
 
 
 @dataclass(frozen=True)
@@ -42,24 +50,20 @@ class ShareRight(Metric):
 
     name: str
 
-    def rows(
-        self, output: np.ndarray | None, labels: np.ndarray, mask: np.ndarray | None
-    ) -> list[tuple[float, ...]]:
-        labels = labels.astype(np.int64)
-        if output is None:
-            return [(0.0, float(row.size)) for row in np.atleast_1d(labels.squeeze())]
-        answers = output if output.dtype.kind in "biu" else output.argmax(-1)
+    def rows(self, output: np.ndarray | None, made: Made) -> list[Sums]:
+        original, labels, mask = made.original, made.labels.astype(np.int64), made.mask
+        answers = _answers(original)
         if answers.size != labels.size:
-            raise _misfit(labels, {self.output: output})
+            raise _misfit(labels, {self.output: original})
         labels = labels.reshape(answers.shape)
-        if output.dtype.kind == "f":
-            _known_classes(labels, output.shape[-1])
-            # NaN would win the arg-max by its place.
-            answers = np.where(np.isnan(output).any(-1), -1, answers)
+        if original.dtype.kind == "f":
+            _known_classes(labels, original.shape[-1])
         counts = labels != IGNORED
         if mask is not None and labels.ndim == 2 and mask.shape == labels.shape:
             counts &= mask
-        right = counts & (answers == labels)
+        kept = output is not None and output.shape == original.shape
+        given = _answers(output) if output is not None and kept else np.full_like(answers, -1)
+        right = counts & (given == labels)
         return [
             (float(np.count_nonzero(row)), float(np.count_nonzero(counted)))
             for row, counted in zip(np.atleast_1d(right), np.atleast_1d(counts), strict=True)
@@ -68,9 +72,9 @@ class ShareRight(Metric):
     def accuracy(self, before: np.ndarray, after: np.ndarray) -> Accuracy:
         total = max(before[:, 1].sum(), 1)
         shares = before[:, 0].sum() / total, after[:, 0].sum() / total
-        change = (before[:, 0] - after[:, 0]) / np.maximum(before[:, 1], 1)
-        lost, gained = change[change > 0].sum(), -change[change < 0].sum()
-        low, high = paired(float(lost), float(gained), len(before))
+        change = before[:, 0] - after[:, 0]
+        lost, gained = change[change > 0].sum() / total, -change[change < 0].sum() / total
+        low, high = paired(float(lost), float(gained), trials(before[:, 1]))
         base = shares[0] or 1.0
         drop = (shares[0] - shares[1]) / base
         return Accuracy(
@@ -90,16 +94,15 @@ class NormalizedError(Metric):
     Its drop is relative to 1 - error, the part that is explained, as a top-1's is to accuracy.
     """
 
-    def rows(
-        self, output: np.ndarray | None, labels: np.ndarray, mask: np.ndarray | None
-    ) -> list[tuple[float, ...]]:
-        labels = labels.astype(np.float64)
-        if output is None or not np.isfinite(output).all():
+    def rows(self, output: np.ndarray | None, made: Made) -> list[Sums]:
+        original, labels = made.original, made.labels.astype(np.float64)
+        if original.size != labels.size:
+            raise _misfit(labels, {self.output: original})
+        labels = np.atleast_1d(labels.reshape(original.shape))
+        kept = output is not None and output.shape == original.shape
+        if output is None or not kept or not np.isfinite(output).all():
             # As wrong as the opposite of the truth.
             output = -labels
-        if output.size != labels.size:
-            raise _misfit(labels, {self.output: output})
-        labels = np.atleast_1d(labels.reshape(output.shape))
         squares = (np.atleast_1d(output).astype(np.float64) - labels) ** 2
         return [
             (float(wrong.sum()), float((row**2).sum()), float(row.sum()), float(row.size))
@@ -134,7 +137,8 @@ def choose(kinds: Mapping[str, OutputKind], outputs: Outputs, labels: np.ndarray
     found = found or _shares(kinds, outputs, labels)
     if len(found) != 1:
         raise _misfit(labels, outputs)
-    found[0].rows(outputs[found[0].output], labels, None)
+    output = outputs[found[0].output]
+    found[0].rows(output, Made(output, labels))
     return found[0]
 
 
@@ -176,6 +180,14 @@ def _shares(
         for name, output in outputs.items()
         if output.dtype.kind in "biu" and output.size == labels.size
     ]
+
+
+def _answers(output: np.ndarray) -> np.ndarray:
+    """The chosen classes, or what the graph chose itself; -1 where it is not a number."""
+    if output.dtype.kind in "biu":
+        return output
+    # NaN would win the arg-max by its place.
+    return np.where(np.isnan(output).any(-1), -1, output.argmax(-1))
 
 
 def _known_classes(labels: np.ndarray, count: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from worker.compression import graph
-from worker.compression.calibration import ArrayFile, CalibrationSet, Feed, StoredArray
+from worker.compression.calibration import ArrayFile, CalibrationSet, Feed, StoredArray, rows
 from worker.compression.errors import (
     CompressionWarning,
     InvalidData,
@@ -20,7 +20,8 @@ from worker.compression.errors import (
 from worker.compression.fidelity.comparison import Comparison
 from worker.compression.fidelity.layout import Layout, layout
 from worker.compression.fidelity.measures import Accuracy, Fidelity, OutputKind
-from worker.compression.fidelity.metrics import Metric, Outputs, choose
+from worker.compression.fidelity.metrics import Made, Metric, Outputs, choose
+from worker.compression.fidelity.tally import Sums, Tally
 
 Progress = Callable[[float, str], None]
 _LARGEST_CACHE = 16 << 30
@@ -55,7 +56,7 @@ class Reference:
         self._session: ort.InferenceSession | None = graph.session(path, threads=threads)
         first = self._run_original(0)
         self._metric = self._choose_metric(first)
-        self._before: list[tuple[float, ...]] = []
+        self._before, self._trials = Tally(), _trials(samples)
         self._layouts = _layouts(path, first)
         self._cache = self._fill_cache(first, workdir)
         if self._cache is not None:
@@ -75,22 +76,23 @@ class Reference:
         comparisons = [
             Comparison(name, kind, self._layouts[name]) for name, kind in self._kinds.items()
         ]
-        after: list[tuple[float, ...]] = []
-        count, told = len(self._samples), False
+        after = Tally()
+        count, samples, told = len(self._samples), 0, False
         outputs: dict[str, np.ndarray] = {}
         for index in range(count):
             feed, original = self._feed(index, outputs), self._original(index)
+            samples += rows(feed) if self._samples.batched else 1
             outputs, failure = self._run_result(result, feed)
             if failure and not told:
                 _warn_failure(path, index, failure)
                 told = True
-            mask = padding(feed)
+            mask, trial = padding(feed), self._trials[index]
             for one in comparisons:
-                one.add(original[one.name], outputs.get(one.name), mask)
-            after += self._score(index, outputs, mask)
+                one.add(original[one.name], outputs.get(one.name), mask, trial=trial)
+            after.add(self._score(index, outputs, original, mask), trial)
             progress((index + 1) / count, f"compared {index + 1} of {count} samples")
         outcomes = [one.outcome() for one in comparisons]
-        fidelity = Fidelity(samples=count, source=self._samples.source, outputs=outcomes)
+        fidelity = Fidelity(samples=samples, source=self._samples.source, outputs=outcomes)
         return fidelity, self._accuracy(after)
 
     def _feed(self, index: int, before: Outputs) -> Feed:
@@ -114,7 +116,9 @@ class Reference:
         with ArrayFile(folder / "outputs.bin") as file:
             for index in range(len(self._samples)):
                 outputs = first if index == 0 else self._run_original(index)
-                self._before += self._score(index, outputs, padding(self._samples[index]))
+                mask = padding(self._samples[index])
+                scored = self._score(index, outputs, outputs, mask)
+                self._before.add(scored, self._trials[index])
                 if cached:
                     kept.append({name: file.append(value) for name, value in outputs.items()})
         return kept if cached else None
@@ -151,22 +155,30 @@ class Reference:
         return found, None
 
     def _score(
-        self, index: int, outputs: Outputs, mask: np.ndarray | None
-    ) -> list[tuple[float, ...]]:
+        self, index: int, outputs: Outputs, original: Outputs, mask: np.ndarray | None
+    ) -> list[Sums]:
         if self._metric is None or self._samples.labels is None:
             return []
-        output = outputs.get(self._metric.output)
-        return self._metric.rows(output, self._samples.labels[index], mask)
+        name = self._metric.output
+        made = Made(original[name], self._samples.labels[index], mask)
+        return self._metric.rows(outputs.get(name), made)
 
-    def _accuracy(self, after: list[tuple[float, ...]]) -> Accuracy | None:
+    def _accuracy(self, after: Tally) -> Accuracy | None:
         if self._metric is None:
             return None
-        return self._metric.accuracy(np.array(self._before), np.array(after))
+        return self._metric.accuracy(self._before.sums(), after.sums())
 
 
 def _layouts(path: Path, outputs: Outputs) -> dict[str, Layout]:
     made = graph.load(path).graph.outputs
     return {value.name or "": layout(value, outputs[value.name or ""].ndim) for value in made}
+
+
+def _trials(samples: CalibrationSet) -> list[int | None]:
+    """The independent trial that each sample belongs to; None: each of its rows is one."""
+    if samples.batched:
+        return [None] * len(samples)
+    return [number for number, steps in enumerate(samples.sequences) for _ in steps]
 
 
 def padding(feed: Feed) -> np.ndarray | None:
