@@ -4,6 +4,7 @@ U8 activations with S8 weights per channel are what ONNX Runtime has its fast ke
 """
 
 import warnings
+from collections.abc import Mapping
 from typing import Literal, Self
 
 import onnx_ir as ir
@@ -14,18 +15,21 @@ from worker.compression.errors import CompressionWarning
 from worker.compression.passes.base import Context, Pass
 from worker.compression.quantization import (
     DEFAULT_OPS,
+    FEWEST_SAMPLES,
     INT8_OPS,
     Calibration,
     Choice,
     Format,
     Options,
     QuantizedWeight,
+    add_to_bias,
+    bias_corrections,
     choose,
     compensated_weights,
     insert,
     insert_qoperators,
 )
-from worker.compression.ranges import Method
+from worker.compression.ranges import Method, Observed
 
 
 class StaticQuantization(Pass):
@@ -59,6 +63,11 @@ class StaticQuantization(Pass):
         description="gptq rounds each weight so that it makes up for those rounded before it, "
         "by the samples: closer, and slower to make.",
     )
+    bias_correction: bool = Field(
+        default=False,
+        description="Change biases so that the mean of each layer's output stays, where that "
+        "brings the outputs of samples that were set aside closer.",
+    )
     ops: list[str] = Field(
         default=list(DEFAULT_OPS),
         min_length=1,
@@ -83,36 +92,73 @@ class StaticQuantization(Pass):
     def _writable(self) -> Self:
         if self.format == "qoperator" and self.rounding != "nearest":
             raise ValueError("rounding gptq needs the format qdq")
+        if self.format == "qoperator" and self.bias_correction:
+            raise ValueError("bias_correction needs the format qdq")
         return self
 
     def apply(self, model: ir.Model, context: Context) -> ir.Model:
         context.progress(0, "preparing the graph")
         calibration = self._calibration(model, context)
         model = calibration.model()
-        options = self._options(context)
-        keep = set(graph.select_nodes(list(model.graph), self.keep_float))
-        wanted = choose(model, self.ops, keep, float_outputs=options.float_outputs)
+        wanted = self._chosen(model, context, observed=None)
         if not wanted.compute:
             return _unchanged(model, wanted)
         calibration.see(
-            wanted.tensors(float_outputs=options.float_outputs),
+            wanted.tensors(float_outputs=self._options(context).float_outputs),
             lambda share, message: context.progress(0.05 + 0.5 * share, message),
         )
-        seen = calibration.observed
-        chosen = choose(
-            model, self.ops, keep, observed=seen, float_outputs=options.float_outputs
-        )
+        chosen = self._chosen(model, context, observed=calibration.observed)
         if not chosen.compute:
             return _unchanged(model, chosen)
         context.progress(0.6, "writing int8 weights")
-        ranges = calibration.ranges(self.calibration)
-        if self.format == "qoperator":
-            result = insert_qoperators(calibration.path, chosen.nodes, ranges, options)
-        else:
-            weights = self._rounded(model, chosen, calibration, context)
-            result = insert(model, chosen.nodes, ranges, options, weights=weights)
+        result = self._written(model, chosen, calibration, context)
+        if self.bias_correction:
+            result = self._corrected(result, calibration, context)
         _tell(result, chosen)
         return result
+
+    def _chosen(
+        self, model: ir.Model, context: Context, *, observed: Mapping[str, Observed] | None
+    ) -> Choice:
+        return choose(
+            model,
+            self.ops,
+            set(graph.select_nodes(list(model.graph), self.keep_float)),
+            observed=observed,
+            float_outputs=self._options(context).float_outputs,
+        )
+
+    def _written(
+        self, model: ir.Model, chosen: Choice, calibration: Calibration, context: Context
+    ) -> ir.Model:
+        options, ranges = self._options(context), calibration.ranges(self.calibration)
+        if self.format == "qoperator":
+            return insert_qoperators(calibration.path, chosen.nodes, ranges, options)
+        weights = self._rounded(model, chosen, calibration, context)
+        return insert(model, chosen.nodes, ranges, options, weights=weights)
+
+    def _corrected(
+        self, result: ir.Model, calibration: Calibration, context: Context
+    ) -> ir.Model:
+        """The result written again with corrected biases, or as it is where none helps."""
+        if len(calibration.samples) < FEWEST_SAMPLES:
+            warnings.warn(_uncorrected(f"there are fewer than {FEWEST_SAMPLES}"), stacklevel=3)
+            return result
+        found = bias_corrections(
+            calibration.path,
+            result,
+            calibration.samples,
+            threads=context.target.threads,
+            progress=lambda share: context.progress(0.8 + 0.2 * share, "correcting biases"),
+        )
+        if not found.amounts:
+            warnings.warn(_uncorrected("corrected ones did worse on them"), stacklevel=3)
+        model = calibration.model()
+        chosen = self._chosen(model, context, observed=calibration.observed)
+        for node in chosen.nodes:
+            if (amount := found.amounts.get(node.name or "")) is not None:
+                add_to_bias(model, node, amount)
+        return self._written(model, chosen, calibration, context)
 
     def _calibration(self, model: ir.Model, context: Context) -> Calibration:
         """What was observed of this model file before, or a beginning."""
@@ -179,6 +225,12 @@ def _tell(model: ir.Model, choice: Choice) -> None:
             ),
             stacklevel=3,
         )
+
+
+def _uncorrected(reason: str) -> CompressionWarning:
+    return CompressionWarning(
+        f"biases were left as they are: {reason} of the samples", code="biases_kept"
+    )
 
 
 def _unchanged(model: ir.Model, choice: Choice) -> ir.Model:

@@ -1,8 +1,9 @@
 """int8: which nodes, from which graph, with which ranges, and how they are written."""
 
+from worker.compression.quantization.bias_correction import FEWEST_SAMPLES, bias_corrections
 from worker.compression.quantization.calibrating import Calibration
 from worker.compression.quantization.choice import Choice, choose
-from worker.compression.quantization.compensation import compensated_weights
+from worker.compression.quantization.compensation import add_to_bias, compensated_weights
 from worker.compression.quantization.insertion import Format, Options, insert, weight_axis
 from worker.compression.quantization.operators import DEFAULT_OPS, INT8_OPS
 from worker.compression.quantization.preparation import prepare
@@ -11,12 +12,15 @@ from worker.compression.quantization.scales import QuantizedWeight, quantize_wei
 
 __all__ = [
     "DEFAULT_OPS",
+    "FEWEST_SAMPLES",
     "INT8_OPS",
     "Calibration",
     "Choice",
     "Format",
     "Options",
     "QuantizedWeight",
+    "add_to_bias",
+    "bias_corrections",
     "choose",
     "compensated_weights",
     "insert",
