@@ -42,6 +42,11 @@ BENCHES = {
     "http_load": Bench(quick=("3", "32")),
     "fuzz_uploads": Bench(quick=("200",)),
     "corpus": Bench("must"),
+    "peers": Bench("must"),
+    "search_cost": Bench(quick=("--models", "digits")),
+    "second_goal": Bench("must"),
+    "repeats": Bench("must"),
+    "coverage": Bench("must"),
 }
 
 

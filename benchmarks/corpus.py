@@ -7,6 +7,7 @@ and raced against the original once more, outside of the product's report.
 """
 
 import argparse
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ BARS = {"latency": ("faster", 5), "size": ("smaller", 8)}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     tasks.add_arguments(parser)
+    parser.add_argument("--keep", type=Path, help="results stay here: --work of the peers")
     parser.add_argument("--objectives", nargs="*", default=list(BARS), choices=list(BARS))
     given = parser.parse_args()
     results = Results(given.results)
@@ -33,24 +35,24 @@ def main() -> None:
         for name in given.models:
             key = {"bench": "corpus", "model": name, "objective": objective}
             if not results.found(**key):
-                results.add(key | measured(tasks.corpus(given), name, objective))
+                results.add(key | measured(given, name, objective))
         results.add(summary(results.found(bench="corpus", objective=objective), objective))
 
 
-def measured(corpus: tasks.Corpus, name: str, objective: str) -> Row:
+def measured(given: argparse.Namespace, name: str, objective: str) -> Row:
     """One model compressed, judged and raced; `error` where the product or the task failed."""
+    corpus = tasks.corpus(given)
+    model, calibration = tasks.files(given, name)
     with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
         try:
-            run = compress(
-                corpus.model(name),
-                Path(folder) / "out",
-                automatic(objective),
-                corpus.feeds(name),
-            )
+            run = compress(model, out, automatic(objective), calibration)
             task = corpus.judged(name, run.model)
         except (CallFailed, tasks.TaskFailed) as failure:
             return {"error": str(failure)}
-        raced = outside(corpus, name, run.model) if not task.get("unchanged") else {}
+        raced = {} if task.get("unchanged") else outside(model, calibration, run.model)
+        if given.keep and objective == "latency":
+            shutil.copytree(out, given.keep / name / "modelpress", dirs_exist_ok=True)
     row = told(run.report) | run.watch | {"task": task, "outside": raced}
     return row | judged(row, objective)
 
@@ -77,11 +79,11 @@ def told(report: Any) -> Row:
     }
 
 
-def outside(corpus: tasks.Corpus, name: str, result: Path) -> Row:
+def outside(model: Path, samples: Path, result: Path) -> Row:
     """The result raced against the original on the feed of middle length."""
-    ordered = sorted(feeds(corpus.feeds(name)), key=lambda feed: sum(map(_size, feed.values())))
-    paths = [corpus.model(name), result]
-    (found,) = race(paths, ordered[len(ordered) // 2], threads=1, quiet=host_quiet)
+    ordered = sorted(feeds(samples), key=lambda feed: sum(map(_size, feed.values())))
+    middle = ordered[len(ordered) // 2]
+    (found,) = race([model, result], middle, threads=1, quiet=host_quiet)
     return {"speedup": found.speedup, "interval": found.interval, "verdict": found.verdict}
 
 

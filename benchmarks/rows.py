@@ -57,14 +57,15 @@ def read(path: Path) -> list[Row]:
 
 @contextmanager
 def watched() -> Iterator[Row]:
-    """Yields a dict that afterwards has `seconds`, `others_share` and `quiet`."""
+    """Afterwards the dict has `seconds`, `cpu_seconds`, `others_share` and `quiet`."""
     told: Row = {}
     start, spent = Load.now(), _spent()
     yield told
     end = Load.now()
     wall = end.at - start.at
-    others = (end.host - start.host - _spent() + spent) / (wall * (os.cpu_count() or 1))
-    told["seconds"] = round(wall, 2)
+    own = _spent() - spent
+    others = (end.host - start.host - own) / (wall * (os.cpu_count() or 1))
+    told["seconds"], told["cpu_seconds"] = round(wall, 2), round(own, 2)
     told["others_share"] = round(max(0.0, others), 3)
     told["quiet"] = others <= BUSY_SHARE
 

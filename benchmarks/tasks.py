@@ -7,10 +7,12 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.int8 import DIGITS
 from benchmarks.rows import Row
 
 METRICS = {
@@ -35,12 +37,13 @@ class Corpus:
     def model(self, name: str) -> Path:
         return self.folder / "public" / name / "model.onnx"
 
-    def feeds(self, name: str) -> Path:
+    def feeds(self, name: str, samples: int = SAMPLES) -> Path:
         """Calibration feeds, recorded by the recipe where they are not there yet."""
-        file = self.folder / "feeds" / f"{name}.npz"
+        among = "" if samples == SAMPLES else f"-{samples}"
+        file = self.folder / "feeds" / f"{name}{among}.npz"
         if not file.exists():
             file.parent.mkdir(exist_ok=True)
-            self._ask(name, "--calib", str(file), "--n", str(SAMPLES))
+            self._ask(name, "--calib", str(file), "--n", str(samples))
         return file
 
     def judged(self, name: str, result: Path) -> Row:
@@ -72,19 +75,30 @@ class TaskFailed(Exception):
     """The metric could not be taken: the model does not load or run there."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--corpus", type=Path, required=True, help="a folder as prepared by")
+def add_arguments(
+    parser: argparse.ArgumentParser, models: Sequence[str] = tuple(METRICS)
+) -> None:
+    parser.add_argument(
+        "--corpus", type=Path, required=True, help="folder of the public models"
+    )
     parser.add_argument("--recipes", type=Path, required=True, help="recipes.py of the corpus")
     parser.add_argument(
         "--recipes-python", type=Path, default=Path(sys.executable), help="that runs it"
     )
     parser.add_argument("--images", default="", help="git folder of ImageNet samples")
-    parser.add_argument("--models", nargs="*", default=list(METRICS), help="default: all eight")
+    parser.add_argument("--models", nargs="*", default=list(models))
     parser.add_argument("--results", type=Path, help="rows are added here; done ones skipped")
 
 
 def corpus(given: argparse.Namespace) -> Corpus:
     return Corpus(given.corpus, given.recipes, given.recipes_python, given.images)
+
+
+def files(given: argparse.Namespace, name: str) -> tuple[Path, Path]:
+    """Model and calibration file of a corpus model, or of the example `digits`."""
+    if name == "digits":
+        return DIGITS / "digits.onnx", DIGITS / "calibration.npz"
+    return corpus(given).model(name), corpus(given).feeds(name)
 
 
 def _digest(path: Path) -> str:
