@@ -12,10 +12,12 @@ from worker.compression.fidelity import OutputKind
 from worker.compression.passes import (
     AnyPass,
     ChannelPruning,
+    DynamicQuantization,
     GraphCleaning,
     MagnitudePruning,
     StaticQuantization,
     Target,
+    WeightQuantization,
 )
 
 
@@ -138,9 +140,16 @@ def _invalid(error: ValidationError) -> InvalidRecipe:
     )
 
 
+# Operators that dynamic_quantization leaves float.
+STATIC_WEIGHTS = ["Conv", "ConvTranspose", "GRU", "RNN", "Gather", "Einsum"]
+
 PRESETS: dict[str, Recipe] = {
     "auto": Recipe(),
     "int8": Recipe(passes=[GraphCleaning(), StaticQuantization()]),
+    # Weights first: behind activations that are scaled as they come, every change looks large.
+    "int8-dynamic": Recipe(
+        passes=[GraphCleaning(), WeightQuantization(ops=STATIC_WEIGHTS), DynamicQuantization()]
+    ),
     "prune-l1": Recipe(passes=[MagnitudePruning(amount=0.2)]),
     "prune-channels": Recipe(passes=[ChannelPruning(amount=0.3)]),
     "prune-curve": Recipe(passes=[ChannelPruning(amount=[0.1, 0.2, 0.3, 0.5])]),

@@ -14,7 +14,7 @@ from worker.compression.graph.files import (
     weight_bytes,
 )
 from worker.compression.graph.interface import InputSpec, free_name, inputs, opset, outputs
-from worker.compression.graph.notes import note, notes
+from worker.compression.graph.notes import note, notes, settle
 from worker.compression.graph.selection import (
     matches,
     module_path,
@@ -67,6 +67,7 @@ __all__ = [
     "select_nodes",
     "select_readers",
     "session",
+    "settle",
     "sizes",
     "source_of",
     "spill",

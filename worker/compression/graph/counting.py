@@ -28,6 +28,7 @@ _QUANTIZED_INPUTS = {
     "MatMulInteger": ((1, 3),),
     "MatMulIntegerToFloat": ((1, 5),),
     "DynamicQuantizeMatMul": ((1, 3),),
+    "DynamicQuantizeLSTM": ((1, None), (2, None)),
 }
 _PARAMETER_INPUTS = {
     "DequantizeLinear": (1, 2),
@@ -37,6 +38,7 @@ _PARAMETER_INPUTS = {
     "QGemm": (1, 2, 4, 5, 7, 8),
     "MatMulIntegerToFloat": (2, 3, 4, 5),
     "DynamicQuantizeMatMul": (2, 3),
+    "DynamicQuantizeLSTM": (8, 9, 10, 11),
 }
 
 
@@ -193,5 +195,6 @@ _MACS: dict[str, Callable[[Shapes, Shapes], int]] = {
     "Gemm": _gemm,
     "QGemm": _gemm,
     "LSTM": _recurrent,
+    "DynamicQuantizeLSTM": _recurrent,
     "GRU": _recurrent,
 }

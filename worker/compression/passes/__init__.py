@@ -6,6 +6,7 @@ from pydantic import Field
 
 from worker.compression.passes.base import FILES, Context, Pass, Target
 from worker.compression.passes.channel_pruning import ChannelPruning
+from worker.compression.passes.dynamic_quantization import DynamicQuantization
 from worker.compression.passes.graph_cleaning import GraphCleaning
 from worker.compression.passes.half_precision import HalfPrecision
 from worker.compression.passes.magnitude_pruning import MagnitudePruning
@@ -18,6 +19,7 @@ AnyPass = Annotated[
     | MagnitudePruning
     | ChannelPruning
     | StaticQuantization
+    | DynamicQuantization
     | WeightQuantization
     | HalfPrecision,
     Field(discriminator="method"),
@@ -28,6 +30,7 @@ __all__ = [
     "AnyPass",
     "ChannelPruning",
     "Context",
+    "DynamicQuantization",
     "GraphCleaning",
     "HalfPrecision",
     "MagnitudePruning",

@@ -4,12 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from worker.compression import graph
 from worker.compression.calibration import CalibrationSet
+from worker.compression.precision.encoding import Half
 from worker.compression.precision.parameters import Parameter, parameters
 from worker.compression.precision.planning import Kind, Plan, plan, within
+from worker.compression.precision.rounding import as_half
 from worker.compression.precision.selection import chosen, tell
 from worker.compression.precision.sensitivity import Sensitivity
 from worker.compression.precision.writing import store
@@ -53,6 +56,16 @@ def store_weights(model: ir.Model, asked: Storing, around: Surroundings) -> ir.M
     for parameter, encoding in made.encodings.items():
         store(parameter, encoding)
     tell(model, made, method=asked.method)
+    return model
+
+
+def store_halves(model: ir.Model) -> ir.Model:
+    """Store as float16 what loses nothing by it: weights that a method had to widen."""
+    for parameter in parameters(model):
+        array = parameter.array()
+        found = as_half(array)
+        if isinstance(found, Half) and np.array_equal(found.decoded(), array):
+            store(parameter, found)
     return model
 
 

@@ -4,6 +4,14 @@ from worker.compression.quantization.bias_correction import FEWEST_SAMPLES, bias
 from worker.compression.quantization.calibrating import Calibration
 from worker.compression.quantization.choice import Choice, choose
 from worker.compression.quantization.compensation import add_to_bias, compensated_weights
+from worker.compression.quantization.dynamic import (
+    DYNAMIC_OPS,
+    FAST_DYNAMIC_OPS,
+    DynamicOptions,
+    Outcome,
+    insert_dynamic,
+    prepare_dynamic,
+)
 from worker.compression.quantization.insertion import Format, Options, insert, weight_axis
 from worker.compression.quantization.operators import DEFAULT_OPS, INT8_OPS
 from worker.compression.quantization.preparation import prepare
@@ -12,20 +20,26 @@ from worker.compression.quantization.scales import QuantizedWeight, quantize_wei
 
 __all__ = [
     "DEFAULT_OPS",
+    "DYNAMIC_OPS",
+    "FAST_DYNAMIC_OPS",
     "FEWEST_SAMPLES",
     "INT8_OPS",
     "Calibration",
     "Choice",
+    "DynamicOptions",
     "Format",
     "Options",
+    "Outcome",
     "QuantizedWeight",
     "add_to_bias",
     "bias_corrections",
     "choose",
     "compensated_weights",
     "insert",
+    "insert_dynamic",
     "insert_qoperators",
     "prepare",
+    "prepare_dynamic",
     "quantize_weight",
     "weight_axis",
 ]

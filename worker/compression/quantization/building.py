@@ -47,11 +47,18 @@ class Builder:
         node.outputs[0].name = self.free(f"{node.name}_Output")
         return node
 
-    def initializer(self, name: str, end: str, array: np.ndarray | np.generic) -> ir.Value:
-        """A constant named after a tensor and what it is of it."""
+    def initializer(
+        self,
+        name: str,
+        end: str,
+        array: np.ndarray | np.generic,
+        *,
+        part: ir.Graph | None = None,
+    ) -> ir.Value:
+        """A constant named after a tensor and what it is of it, in the main graph or a body."""
         name = self.free(self._shortened(name) + end)
         value = ir.Value(name=name, const_value=ir.tensor(np.asarray(array), name=name))
-        self._graph.register_initializer(value)
+        (part or self._graph).register_initializer(value)
         return value
 
     def _shortened(self, name: str) -> str:

@@ -32,9 +32,7 @@ def prepare(model: ir.Model) -> ir.Model:
     Raises:
         PassFailed: its operator set is too old and cannot be raised.
     """
-    model = constants_lifted(model)
-    if graph.opset(model) < _OLDEST_OPSET:
-        model = _raised(model)
+    model = raised(model, _OLDEST_OPSET)
     graph.name_nodes(model)
     widen(model)
     model = shapes_inferred(model)
@@ -46,15 +44,23 @@ def prepare(model: ir.Model) -> ir.Model:
     return common.RemoveUnusedNodesPass()(model).model
 
 
-def _raised(model: ir.Model) -> ir.Model:
+def raised(model: ir.Model, oldest: int) -> ir.Model:
+    """Constants as initializers, functions inlined, and an operator set that is not older.
+
+    Raises:
+        PassFailed: its operator set is too old and cannot be raised.
+    """
+    model = constants_lifted(model)
     before = graph.opset(model)
+    if before >= oldest:
+        return model
     try:
         return constants_lifted(opset_raised(model))
     except Exception as error:
         raise PassFailed(
-            f"the model's operator set {before} cannot be raised to {_OLDEST_OPSET}, which "
+            f"the model's operator set {before} cannot be raised to {oldest}, which "
             f"int8 needs: {str(error)[:200]}",
-            hint=f"export the model again with opset {_OLDEST_OPSET} or above",
+            hint=f"export the model again with opset {oldest} or above",
         ) from error
 
 

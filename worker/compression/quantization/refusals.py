@@ -58,7 +58,7 @@ def _graph_refusal(node: ir.Node, wanted: Wanted, inside: Set[ir.Value]) -> str 
         return f"{node.op_type} is not among the operators to quantize"
     if node in wanted.keep_float:
         return "kept float as asked"
-    if _touches_quantized(node):
+    if touches_quantized(node):
         return "quantized already"
     if node.op_type not in FLOAT_OUTPUT and wanted.captured & set(node.outputs):
         # With a second reader of its float output, no int8 kernel takes it.
@@ -199,7 +199,7 @@ def _join_refusal(node: ir.Node, seen: Sequence[Observed | None]) -> str | None:
     return None
 
 
-def _touches_quantized(node: ir.Node) -> bool:
+def touches_quantized(node: ir.Node) -> bool:
     before = [value.producer() for value in node.inputs if value is not None]
     after = [user for value in node.outputs for user in value.consumers()]
     return any(other is not None and other.op_type in QUANTIZED for other in (*before, *after))

@@ -5,11 +5,13 @@ from collections.abc import Iterator, Sequence
 from worker.compression.passes import (
     AnyPass,
     ChannelPruning,
+    DynamicQuantization,
     GraphCleaning,
     HalfPrecision,
     StaticQuantization,
     WeightQuantization,
 )
+from worker.compression.recipe import STATIC_WEIGHTS
 from worker.compression.search.bench import Bench, by_bytes
 from worker.compression.search.gains import promising
 from worker.compression.search.mixed import keep_worst_float
@@ -37,6 +39,7 @@ def families() -> Iterator[Named]:
     yield "int8", [GraphCleaning(), StaticQuantization()]
     layers_only = StaticQuantization(ops=LAYERS_ONLY)
     yield "int8, Conv, MatMul and Gemm only", [GraphCleaning(), layers_only]
+    yield "int8, scales found as it runs", [GraphCleaning(), DynamicQuantization()]
     yield "weights in 8 bits", [GraphCleaning(), WeightQuantization()]
     yield "weights in half precision", [GraphCleaning(), HalfPrecision()]
 
@@ -57,6 +60,10 @@ def squeeze(bench: Bench) -> None:
     rest = WeightQuantization()
     for name, passes in list(families())[1:3]:
         bench.try_(f"{name}, other weights in 8 bits", [*passes, rest])
+    # Weights first: behind activations that are scaled as they come, every change looks large.
+    others = WeightQuantization(ops=STATIC_WEIGHTS)
+    dynamic: list[AnyPass] = [GraphCleaning(), others, DynamicQuantization()]
+    bench.try_("int8, scales found as it runs, other weights in 8 bits", dynamic)
     for bits, sqnr in ((4, 25.0), (8, 40.0)):
         stored = WeightQuantization(bits=bits, min_sqnr_db=sqnr)
         bench.try_(f"weights in {bits} bits, {sqnr:.0f} dB", [GraphCleaning(), stored])
