@@ -16,6 +16,7 @@ from worker.compression.fidelity import Accuracy, Fidelity
 from worker.compression.html import render
 from worker.compression.layers import blame
 from worker.compression.passes import Pass
+from worker.compression.portable import portable
 from worker.compression.provenance import machine
 from worker.compression.report import (
     Candidate,
@@ -77,6 +78,7 @@ def assess(
     timed = _latencies(subject, [step.path for step in made])
     fidelity, accuracy = closeness[-1]
     sizes = _sizes(subject, result)
+    portability = portable(result, subject.split.calibrate) if made else None
     evidence = Evidence(
         goal=subject.recipe.goal,
         target=subject.recipe.target,
@@ -88,6 +90,7 @@ def assess(
         fidelity=fidelity,
         accuracy=accuracy,
         reason=reason,
+        portability=portability,
     )
     subject.progress("report", 0.95, "writing the report")
     report = Report(
@@ -118,6 +121,7 @@ def assess(
             images=subject.recipe.images,
             states=fed_back(subject.inputs),
         ),
+        portability=portability,
         extra={key: value for step in made for key, value in step.extra.items()},
     )
     write(report, out)

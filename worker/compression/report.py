@@ -90,6 +90,29 @@ class Layer(Part):
     reason: str | None
 
 
+class Saturated(Part):
+    """Outputs of a layer in which two products together exceed 16 bits."""
+
+    layer: str
+    saturated: int
+    outputs: int
+
+
+class Portability(Part):
+    """Whether x86 CPUs without VNNI give the same result, and how that is known.
+
+    There, pairs of products of uint8 and int8 are added in 16 bits, which saturate.
+    """
+
+    same: bool | None = Field(description="null where it could not be seen")
+    basis: Literal["weights", "samples", "unseen"] = Field(
+        description="weights: no input can saturate; samples: simulated, exactly"
+    )
+    samples: int
+    layers: list[Saturated] = Field(description="those simulated, worst first")
+    sentence: str
+
+
 class Candidate(Part):
     """One thing that the search tried, with the explicit recipe that makes it again."""
 
@@ -146,6 +169,9 @@ class Report(Part):
     reproduce: Reproduce
     snippet: str
     preflight: Preflight | None = Field(default=None, description="what was expected")
+    portability: Portability | None = Field(
+        default=None, description="int8 results on CPUs without VNNI; null without int8"
+    )
     extra: dict[str, Any] = Field(
         default={}, description="what a method adds: curves, kept channels"
     )

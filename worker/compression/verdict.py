@@ -13,7 +13,7 @@ from worker.compression.fidelity import (
 )
 from worker.compression.passes import Target
 from worker.compression.recipe import Goal
-from worker.compression.report import Outcome, Size, Verdict
+from worker.compression.report import Outcome, Portability, Size, Verdict
 
 FASTER = 1.02
 """Least lower end of the speed-up's interval that is called faster."""
@@ -35,6 +35,7 @@ class Evidence:
     fidelity: Fidelity
     accuracy: Accuracy | None
     reason: str | None
+    portability: Portability | None = None
 
     @property
     def deciding(self) -> Latency:
@@ -72,6 +73,8 @@ def judge(evidence: Evidence) -> Verdict:
     outcome = _outcome(evidence)
     parts = [_opening(evidence, outcome), _sizes(evidence), _latency(evidence)]
     parts += [_closeness(evidence), _limits(evidence), _zeros(evidence)]
+    if evidence.portability is not None:
+        parts.append(evidence.portability.sentence)
     return Verdict(
         outcome=outcome,
         sentence=" ".join(part for part in parts if part),
