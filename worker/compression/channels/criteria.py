@@ -21,7 +21,7 @@ _PROBED = (1 / 8, 1 / 4, 1 / 2, 2)
 
 @dataclass(frozen=True)
 class Probe:
-    """Re-solved matrices, by layer node, after `units` units are gone: their rows are zero."""
+    """Re-solved matrices, by weight, after `units` units are gone: their rows are zero."""
 
     units: int
     matrices: Mapping[str, Array]
@@ -98,8 +98,8 @@ def obs(evidence: Evidence) -> Ranking:
     Removes the units of least tr(W_I' inv(H_II) W_I), H the inverse of the ridged Gram, and
     updates W and H as if the rest were solved again (Hassibi & Stork 1993; algorithms.md 1.4).
     """
-    found = [(seen.layer.node, _problem(evidence, seen)) for seen in evidence.seen]
-    problems = {node: problem for node, problem in found if problem is not None}
+    found = [(seen.layer.weight, _problem(evidence, seen)) for seen in evidence.seen]
+    problems = {weight: problem for weight, problem in found if problem is not None}
     if not problems:
         return wanda(evidence) if evidence.seen else l2(evidence)
     units = evidence.group.units
@@ -113,8 +113,7 @@ def obs(evidence: Evidence) -> Ranking:
         picked = np.argsort(costs, kind="stable")[:chunk]
         gone, shares = alive[picked], costs[picked]
         total = sum(problem.remove(gone) for problem in problems.values())
-        steps = np.cumsum(shares) / max(float(shares.sum()), np.finfo(float).tiny)
-        errors += (errors[-1] + total * steps).tolist()
+        errors += (errors[-1] + total * _steps(shares)).tolist()
         order += [units[index] for index in gone]
         alive = np.delete(alive, picked)
         if len(order) >= _PROBED[len(probes)] * len(units):
@@ -122,6 +121,15 @@ def obs(evidence: Evidence) -> Ranking:
     order += [units[index] for index in alive]
     errors += [errors[-1] + 1.0] * len(alive)
     return Ranking(tuple(order), np.array(errors), tuple(probes))
+
+
+def _steps(shares: Array) -> Array:
+    """How much of a common error each of several units brings, summed up to 1."""
+    rising = np.cumsum(shares)
+    if rising[-1] <= np.finfo(np.float32).tiny:
+        rising = np.arange(1.0, len(shares) + 1)
+    made: Array = rising / rising[-1]
+    return made
 
 
 class Problem:

@@ -71,8 +71,10 @@ def observe(
     threads: int,
     progress: Callable[[float], None],
 ) -> dict[str, Observation]:
-    """Run the original once per sample and keep rows at drawn positions, by layer node."""
+    """Run the original once per sample and keep rows at drawn positions, by layer's weight."""
     names = list(dict.fromkeys(n for layer in layers for n in _names(layer)))
+    if not names:
+        return {}
     path = folder / "observed.onnx"
     graph.save(with_outputs(model, names), path)
     session = graph.session(path, threads=threads)
@@ -82,9 +84,9 @@ def observe(
         for index, layer in enumerate(layers):
             rng = np.random.default_rng((seed, number, index))
             draw = _Draw(rng, len(samples), folder / f"{index}.rows")
-            if layer.node not in found:
-                found[layer.node] = _opened(model, layer, draw.path)
-            _take(found[layer.node], values, draw, fits=not is_held_out(number))
+            if layer.weight not in found:
+                found[layer.weight] = _opened(model, layer, draw.path)
+            _take(found[layer.weight], values, draw, fits=not is_held_out(number))
         progress((number + 1) / len(samples))
     return found
 
@@ -121,8 +123,18 @@ def _take(
     rows = layer.inputs_at(x, positions)
     if fits:
         seen.moments.add(rows)
-    aims = rows if layer.mode == "channel" else layer.outputs_at(target, positions)
-    seen.targets.append(positions, aims)
+    seen.targets.append(positions, _aims(seen, rows, target, positions))
+
+
+def _aims(
+    seen: Observation, rows: np.ndarray, target: np.ndarray, positions: np.ndarray
+) -> np.ndarray:
+    if seen.layer.mode == "channel":
+        return rows
+    if seen.layer.mode == "gates":
+        made: np.ndarray = np.einsum("pgk,gkn->pgn", rows, seen.layer.matrix(seen.weight))
+        return made
+    return seen.layer.outputs_at(target, positions)
 
 
 def _wanted(layer: Layer, x: np.ndarray, samples: int) -> int:

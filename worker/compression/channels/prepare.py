@@ -3,6 +3,7 @@
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from worker.compression.channels.rules.recurrent import GATES
 from worker.compression.graph.counting import name_nodes
 
 # Exporters share equal biases and scales between layers that have nothing else in common.
@@ -16,17 +17,28 @@ def prepare(model: ir.Model) -> ir.Model:
     common.RemoveUnusedNodesPass()(model)
     model.graph.sort()
     name_nodes(model)
+    _name_states(model)
     for value in list(model.graph.initializers.values()):
         _unshare(model.graph, value)
     return model
 
 
+def _name_states(model: ir.Model) -> None:
+    """Recurrent layers of which only the last state is read show all of them, to be looked at."""
+    for node in model.graph:
+        if node.op_type in GATES and not node.outputs[0].name:
+            node.outputs[0].name = f"{node.name}.states"
+
+
 def _unshare(graph: ir.Graph, value: ir.Value) -> None:
-    """Give each use of a small vector a copy of its own; matrices that are tied stay tied."""
+    """Give each use of a small vector a copy of its own; matrices that are tied stay tied.
+
+    What holds one number only, as initial states do, ties nothing either.
+    """
     tensor = value.const_value
     if tensor is None or tensor.size > _UNSHARED_SIZE or value.is_graph_output():
         return
-    if sum(size > 1 for size in tensor.shape.numpy()) > 1:
+    if len(list(value.uses())) < 2 or not (_is_vector(tensor) or _is_uniform(tensor)):
         return
     for position, (node, index) in enumerate(list(value.uses())[1:]):
         if node.graph is not graph:
@@ -35,3 +47,12 @@ def _unshare(graph: ir.Graph, value: ir.Value) -> None:
         copy = ir.Value(name=name, type=value.type, shape=value.shape, const_value=tensor)
         graph.register_initializer(copy)
         node.replace_input_with(index, copy)
+
+
+def _is_vector(tensor: ir.TensorProtocol) -> bool:
+    return sum(size > 1 for size in tensor.shape.numpy()) <= 1
+
+
+def _is_uniform(tensor: ir.TensorProtocol) -> bool:
+    array = tensor.numpy()
+    return bool((array == array.flat[0]).all())

@@ -16,6 +16,7 @@ from worker.compression.channels.groups import Cut, Structure
 from worker.compression.channels.layers import Layer
 from worker.compression.channels.moments import Array, Moments
 from worker.compression.channels.observe import Observation, is_held_out
+from worker.compression.channels.recurrence import RecurrentLayer
 from worker.compression.channels.solving import solve
 from worker.compression.channels.trace import Feed
 
@@ -39,14 +40,15 @@ class Refit:
         for number, layer in enumerate(layers):
             self._refit(layer, frontier)
             progress((number + 1) / len(layers))
-        return [layer.node for layer in layers]
+        return list(dict.fromkeys(layer.node for layer in layers))
 
     def _lost(self, layer: Layer) -> bool:
         return not self.structure.kept(layer.weight, layer.sum_axis, self.cut).all()
 
     def _refit(self, layer: Layer, frontier: Frontier) -> None:
-        names = [layer.x] if layer.shortcut is None else [layer.x, layer.shortcut]
-        frontier.advance(names)
+        if not _reads_own_states(layer):
+            names = [layer.x] if layer.shortcut is None else [layer.x, layer.shortcut]
+            frontier.advance(names)
         value = self.model.graph.initializers[layer.weight]
         if value.const_value is None:
             return
@@ -61,31 +63,25 @@ class Refit:
         self, layer: Layer, frontier: Frontier, matrix: np.ndarray
     ) -> tuple[Moments, Moments]:
         """Pruned inputs against targets, of the samples that fit and of those held out."""
-        targets = self.observations[layer.node].targets
-        kept = self._kept_columns(layer)
-        columns = targets.rows(0).shape[2] if kept is None else int(kept.sum())
+        targets = self.observations[layer.weight].targets
+        whole = layer.mode == "channel"
+        kept = np.s_[:] if whole else layer.kept_columns(self.structure, self.cut)
+        columns = targets.rows(0)[:, :, kept].shape[2]
         groups, inputs = matrix.shape[:2]
         fit, check = (Moments(groups, inputs, columns) for _ in range(2))
         for sample in range(len(self.samples)):
             positions = targets.positions[sample]
-            rows = layer.inputs_at(frontier.value(layer.x, sample), positions)
             aims = targets.rows(sample)
-            aims = aims if kept is None else aims[:, :, kept]
+            if _reads_own_states(layer):
+                rows = aims[:, :, self.structure.kept(layer.weight, layer.sum_axis, self.cut)]
+            else:
+                rows = layer.inputs_at(frontier.value(layer.x, sample), positions)
+            aims = aims[:, :, kept]
             if layer.shortcut is not None:
                 shortcut = frontier.value(layer.shortcut, sample)
                 aims = aims - layer.outputs_at(shortcut, positions)
             (check if is_held_out(sample) else fit).add(rows, aims)
         return fit, check
-
-    def _kept_columns(self, layer: Layer) -> np.ndarray | None:
-        """Output channels that stay, of one conv group; None where targets are inputs."""
-        if layer.mode == "channel":
-            return None
-        axis = -1 if layer.window is None else 1
-        kept = self.structure.kept(layer.target, axis, self.cut)
-        table = kept.reshape(layer.groups, -1)
-        made: np.ndarray = table[0]
-        return made
 
     def _by_patch(self, layer: Layer, weight: np.ndarray, fit: Moments, check: Moments) -> None:
         """Formula (1): (G + lambda I) W' = R + lambda W, b' from the means."""
@@ -96,45 +92,41 @@ class Refit:
         if centred:
             mean, aim = fit.merged(check).means()
             reached = np.einsum("gk,gkn->gn", mean, solved)
-            self._put_bias(layer, (aim - reached).ravel())
+            shift = aim - reached
+            known = layer.mode == "gates"
+            self._put_bias(layer, self._shifted(layer, shift) if known else shift.ravel())
 
     def _by_channel(
         self, layer: Layer, weight: np.ndarray, fit: Moments, check: Moments
     ) -> None:
         """One map from kept to all channels, applied to every tap of the original weight."""
         kept = self.structure.kept(layer.weight, layer.sum_axis, self.cut)
-        chosen = np.eye(len(kept))[kept][None]
-        mapping = solve(fit, check, chosen, centred=True)
+        chosen = np.repeat(np.eye(len(kept))[kept][None], layer.groups, axis=0)
+        mapping = solve(fit, check, chosen, centred=layer.takes_bias)
         original = self._original(layer)
         solved = mapping @ layer.matrix(original).astype(np.float64)
         self._put(layer.weight, layer.restored(solved, weight).astype(weight.dtype))
         mean, aim = fit.merged(check).means()
         lost = aim - np.einsum("gk,gkc->gc", mean, mapping)
-        self._shift_bias(layer, lost[0], original)
+        if layer.takes_bias:
+            self._put_bias(layer, self._shifted(layer, layer.passed_on(lost, original)))
 
     def _original(self, layer: Layer) -> np.ndarray:
         """The original weight, for the output channels that stay."""
-        weight = self.observations[layer.node].weight
+        weight = self.observations[layer.weight].weight
         for axis in range(weight.ndim):
             if axis != layer.sum_axis:
                 kept = self.structure.kept(layer.weight, axis, self.cut)
                 weight = np.compress(kept, weight, axis=axis)
         return weight
 
-    def _shift_bias(self, layer: Layer, lost: Array, original: np.ndarray) -> None:
-        """The constant part of what is gone, summed over the taps."""
-        taps = np.moveaxis(original, layer.sum_axis, 0)
-        per_output = taps.reshape(taps.shape[0], taps.shape[1], -1).sum(axis=2)
-        if layer.op == "ConvTranspose" and layer.window is not None:
-            per_output = per_output / np.prod(layer.window.strides)
-        old = self._bias(layer, per_output.shape[1])
-        self._put_bias(layer, old + lost @ per_output)
-
-    def _bias(self, layer: Layer, size: int) -> Array:
+    def _shifted(self, layer: Layer, shift: Array) -> Array:
+        """The present bias, zero where there is none, with the shift of each output."""
         if layer.bias is None:
-            return np.zeros(size)
+            return shift.ravel()
         tensor = self.model.graph.initializers[layer.bias].const_value
-        return np.zeros(size) if tensor is None else tensor.numpy().ravel().astype(np.float64)
+        held = np.zeros(shift.shape) if tensor is None else tensor.numpy()
+        return layer.biased(held.astype(np.float64), shift)
 
     def _put(self, name: str, array: np.ndarray) -> None:
         value = self.model.graph.initializers[name]
@@ -163,3 +155,8 @@ class Refit:
     def _dtype(self, name: str) -> np.dtype:
         tensor = self.model.graph.initializers[name].const_value
         return np.dtype(np.float32) if tensor is None else tensor.numpy().dtype
+
+
+def _reads_own_states(layer: Layer) -> bool:
+    """A recurrent weight reads what its own node makes: only the original shows it ahead."""
+    return isinstance(layer, RecurrentLayer) and layer.half == 1

@@ -106,23 +106,45 @@ def _split(at: Surgery) -> None:
 
 def _slice(at: Surgery) -> None:
     """Starts and ends move by what was removed before them."""
-    starts, ends = at.constant(1), at.constant(2)
+    starts, ends = at.integers(1, "starts"), at.integers(2, "ends")
     if starts is None or ends is None:
         return
-    axes = at.constant(3)
-    x = at.node.inputs[0]
-    rank = len(at.before(x))
-    named = range(len(starts)) if axes is None else [int(axis) % rank for axis in axes]
-    starts, ends = starts.copy(), ends.copy()
+    x, rank = at.node.inputs[0], len(at.before(at.node.inputs[0]))
+    named = at.integers(3, "axes") or list(range(len(starts)))
+    steps = at.integers(4, "steps") or [1] * len(starts)
     for position, axis in enumerate(named):
-        kept = at.mask(x, axis)
+        kept = at.mask(x, axis % rank)
         if kept.all():
             continue
-        part = range(kept.size)[int(starts[position]) : int(ends[position])]
-        starts[position] = kept[: part.start].sum()
-        ends[position] = kept[: part.stop].sum()
-    at.set_input(1, starts, "starts")
-    at.set_input(2, ends, "ends")
+        part = range(kept.size)[starts[position] : ends[position] : steps[position]]
+        if steps[position] != 1:
+            # What every other channel was is an irregular choice now.
+            _pick(at, axis, part, kept)
+            starts[position], ends[position], steps[position] = 0, kept.size, 1
+        else:
+            starts[position] = int(kept[: part.start].sum())
+            ends[position] = int(kept[: part.stop].sum())
+    at.set_integers(1, starts, "starts")
+    at.set_integers(2, ends, "ends")
+    if at.constant(4) is not None:
+        at.set_integers(4, steps, "steps")
+
+
+def _pick(at: Surgery, axis: int, part: range, kept: np.ndarray) -> None:
+    """Gather the positions of an axis before the node."""
+    indices = np.array(part)
+    chosen = (np.cumsum(kept) - 1)[indices[kept[indices]]]
+    source = at.node.inputs[0]
+    gather = ir.Node(
+        "",
+        "Gather",
+        [source, at.constant_of(chosen, "picked")],
+        [ir.AttrInt64("axis", axis)],
+        name=f"{at.node.name}.pick{axis}",
+    )
+    gather.outputs[0].name = f"{at.node.name}.picked{axis}"
+    at.graph.insert_before(at.node, gather)
+    at.node.replace_input_with(0, gather.outputs[0])
 
 
 def _gather(at: Surgery) -> None:
@@ -164,5 +186,6 @@ CHANGES: dict[str, Change] = {
     "Gather": _gather,
     "Reshape": recount,
     "Expand": recount,
+    "ConstantOfShape": recount,
     "Resize": _resize,
 }

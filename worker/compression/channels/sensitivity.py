@@ -57,12 +57,12 @@ class Felt:
     def _probed(self, probe: Probe, gone: Cut) -> Feed:
         """Re-solved weights, zero for the units that are gone, and biases that make up."""
         changed = dict(masked(self.survey.model, self.survey.structure, gone))
-        for node, matrix in probe.matrices.items():
-            seen = self.observations[node]
+        for name, matrix in probe.matrices.items():
+            seen = self.observations[name]
             weight = seen.layer.restored(matrix, seen.weight).astype(seen.weight.dtype)
             changed[seen.layer.weight] = np.ascontiguousarray(weight)
             if seen.layer.bias is not None:
-                bias = self._weights[seen.layer.bias]
+                bias = changed.get(seen.layer.bias, self._weights[seen.layer.bias])
                 changed[seen.layer.bias] = _shifted(bias, seen, matrix)
         return changed
 
@@ -99,7 +99,8 @@ def _drawn(local: Array, places: Sequence[int], measured: Sequence[float]) -> Ar
     rising = np.maximum.accumulate(local) + np.arange(len(local)) * np.finfo(np.float32).tiny
     curve = np.interp(rising, rising[list(places)], measured)
     last = places[-1]
-    beyond = measured[-1] * rising[last:] / max(rising[last], np.finfo(np.float32).tiny)
+    unit = max(rising[last], rising[-1] * np.finfo(np.float32).eps, np.finfo(np.float32).tiny)
+    beyond = measured[-1] * rising[last:] / unit
     curve[last:] = np.maximum(beyond, measured[-1])
     # A ranking that is flat where nothing was felt still prefers to take less.
     made: Array = curve + rising * _LEAST
@@ -135,8 +136,5 @@ def output_error(reference: Outputs, found: Outputs) -> float:
 def _shifted(bias: np.ndarray, seen: Observation, matrix: np.ndarray) -> np.ndarray:
     """The bias carries the mean of what is gone, as the refit will let it."""
     lost = seen.layer.matrix(seen.weight) - matrix
-    shift = np.einsum("gk,gkn->gn", seen.moments.means()[0], lost).ravel()
-    if seen.layer.op == "ConvTranspose" or seen.layer.mode == "channel":
-        shift = shift.reshape(bias.size, shift.size // bias.size).sum(axis=1)
-    made: np.ndarray = (bias.ravel() + shift).reshape(bias.shape).astype(bias.dtype)
-    return made
+    shift = np.einsum("gk,gkn->gn", seen.moments.means()[0], lost)
+    return seen.layer.biased(bias, shift)

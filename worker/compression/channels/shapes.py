@@ -5,21 +5,25 @@ import onnx_ir as ir
 
 from worker.compression.channels.surgery import Surgery
 
-# Nodes between the Concat that joins the sizes of a shape and the node that reads it.
-_PASSED_ON = ("Cast", "Identity")
+# Nodes between the Concat that joins the sizes of a shape and the node that reads it, and the
+# input of theirs that it comes by. Where gives 1 for an Expand's -1.
+_PASSED_ON = {"Cast": 0, "Identity": 0, "Where": 2}
+# The input of these that is a shape.
+_SHAPE_INPUT = {"Reshape": 1, "Expand": 1, "ConstantOfShape": 0}
 
 
 def recount(at: Surgery) -> None:
-    """Correct the target shape of a Reshape or Expand where it states a size that changed.
+    """Correct the target shape of a node where it states a size that changed.
 
     What the graph computes from a tensor that shrinks too is right already, as are sizes that
     are copied (0) or inferred (-1).
     """
-    given = at.constant(1)
+    index = _SHAPE_INPUT[at.node.op_type]
+    given = at.constant(index)
     if given is not None:
-        at.set_input(1, _recounted(at, given), "shape")
+        at.set_input(index, _recounted(at, given), "shape")
         return
-    joint = _joint(at.node.inputs[1])
+    joint = _joint(at.node.inputs[index])
     if joint is not None:
         _recount_entries(at, joint)
 
@@ -39,7 +43,8 @@ def _joint(shape: ir.Value | None) -> ir.Node | None:
     """The Concat of sizes that a shape comes from."""
     node = None if shape is None else shape.producer()
     while node is not None and node.op_type in _PASSED_ON:
-        node = None if node.inputs[0] is None else node.inputs[0].producer()
+        source = node.inputs[_PASSED_ON[node.op_type]]
+        node = None if source is None else source.producer()
     return node if node is not None and node.op_type == "Concat" else None
 
 
@@ -52,15 +57,30 @@ def _recount_entries(at: Surgery, joint: ir.Node) -> None:
         sizes = None if part is None or part.const_value is None else part.const_value.numpy()
         # A computed part is one size, or this shape is more than is understood here.
         count = 1 if sizes is None else sizes.size
-        span = slice(position, position + count)
-        if sizes is not None and old[span] != new[span]:
-            stays = (sizes != old[span]) | (np.array(old[span]) == new[span])
-            fresh = np.where(stays, sizes, new[span]).astype(sizes.dtype)
-            parts[index] = at.constant_of(fresh, "sizes")
-            changed = True
+        if sizes is not None:
+            span = slice(position, position + count)
+            fresh = _recounted_part(at.node, sizes, old[span], new[span])
+            if fresh is not None:
+                parts[index] = at.constant_of(fresh, "sizes")
+                changed |= old[span] != new[span]
         position += count
     if changed and position == len(old):
         _replace_shape(at, joint, parts)
+
+
+def _recounted_part(
+    node: ir.Node, sizes: np.ndarray, old: tuple[int, ...], new: tuple[int, ...]
+) -> np.ndarray | None:
+    """Constant sizes after the cut; None where they are right as they are."""
+    if sizes.size != len(old):
+        return None
+    stays = (sizes != old) | (np.array(old) == new)
+    fresh = np.where(stays, sizes, new)
+    if node.op_type == "Expand":
+        # A Where that is left out said that -1 keeps what is there.
+        fresh = np.where(fresh == -1, 1, fresh)
+    made: np.ndarray = fresh.astype(sizes.dtype)
+    return None if np.array_equal(made, sizes) else made
 
 
 def _replace_shape(at: Surgery, joint: ir.Node, parts: list[ir.Value | None]) -> None:
@@ -75,4 +95,4 @@ def _replace_shape(at: Surgery, joint: ir.Node, parts: list[ir.Value | None]) ->
     )
     cast.outputs[0].name = f"{at.node.name}.target"
     at.graph.insert_before(at.node, [own, cast])
-    at.node.replace_input_with(1, cast.outputs[0])
+    at.node.replace_input_with(_SHAPE_INPUT[at.node.op_type], cast.outputs[0])

@@ -97,6 +97,10 @@ class Site:
         """State the labels of an output."""
         self.ties.axes[self.node.outputs[index].name or ""] = axes
 
+    def repeated(self, size: int) -> Labels:
+        """Labels of an axis along which all is alike."""
+        return self.ties.atoms.fresh(size) if size > 1 else fixed(size)
+
     def make_fixed(self) -> None:
         for index in range(len(self.node.outputs)):
             self.make([fixed(size) for size in self.made_shape(index)], index)

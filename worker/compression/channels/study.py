@@ -15,7 +15,7 @@ from worker.compression.channels.criteria import (
     l2,
 )
 from worker.compression.channels.groups import Group
-from worker.compression.channels.layers import consumers
+from worker.compression.channels.consumers import consumers
 from worker.compression.channels.observe import Observation, is_held_out, observe
 from worker.compression.channels.sensitivity import Felt, probe_samples
 from worker.compression.channels.survey import Survey
@@ -39,7 +39,7 @@ class Study:
         self._rankings: dict[Criterion, Sequence[Ranking]] = {}
 
     def observations(self, progress: Progress) -> Mapping[str, Observation]:
-        """What every consumer reads, and what it should give, by node."""
+        """What every consumer reads, and what it should give, by its weight."""
         if self._observations is None:
             self._observations = observe(
                 self.survey.model,
@@ -97,9 +97,9 @@ class Study:
 
 def _seen(group: Group, observations: Mapping[str, Observation]) -> list[Seen]:
     found = []
-    for node in dict.fromkeys(use.node for use in group.consumers):
-        if node in observations:
-            seen = observations[node]
+    for weight in dict.fromkeys(use.place.value for use in group.consumers):
+        if weight in observations:
+            seen = observations[weight]
             matrix: np.ndarray = seen.layer.matrix(seen.weight)
             found.append(Seen(seen.layer, matrix, seen.moments))
     return found

@@ -40,6 +40,22 @@ class Surgery:
         value = self.node.inputs[index] if index < len(self.node.inputs) else None
         return None if value is None or value.const_value is None else value.const_value.numpy()
 
+    def integers(self, index: int, attribute: str) -> list[int] | None:
+        """A setting that is an attribute in old operator sets, a constant input in new ones."""
+        if attribute in self.node.attributes:
+            return list(self.node.attributes.get_ints(attribute, []))
+        array = self.constant(index)
+        return None if array is None else [int(entry) for entry in np.atleast_1d(array)]
+
+    def set_integers(self, index: int, given: list[int], attribute: str) -> None:
+        """Change such a setting where it stands."""
+        if attribute in self.node.attributes:
+            self.node.attributes[attribute] = ir.AttrInt64s(attribute, given)
+            return
+        before = self.constant(index)
+        dtype = np.int64 if before is None else before.dtype
+        self.set_input(index, np.array(given, dtype=dtype), attribute)
+
     def set_input(self, index: int, array: np.ndarray, hint: str) -> None:
         """Give the node a constant of its own; the old one may serve other nodes."""
         if index >= len(self.node.inputs):

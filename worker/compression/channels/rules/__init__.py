@@ -1,6 +1,7 @@
 """One small rule per operator; an operator without one pins whatever it touches."""
 
 from worker.compression.channels.rules.convolution import CONVOLUTION
+from worker.compression.channels.rules.einsum import EINSUM
 from worker.compression.channels.rules.elementwise import ELEMENTWISE
 from worker.compression.channels.rules.indexing import INDEXING
 from worker.compression.channels.rules.layout import LAYOUT
@@ -11,6 +12,7 @@ from worker.compression.channels.site import Rule, Site
 
 RULES: dict[str, Rule] = {
     **CONVOLUTION,
+    **EINSUM,
     **ELEMENTWISE,
     **INDEXING,
     **LAYOUT,

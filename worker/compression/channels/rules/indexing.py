@@ -45,8 +45,6 @@ def slice_(site: Site) -> None:
         return site.pin_all("slices at computed positions")
     made = list(x)
     for axis, part in picked.items():
-        if part.step not in (None, 1):
-            site.pin(x[axis], "slices this axis with a step")
         made[axis] = x[axis][part]
     return site.make(made)
 
@@ -113,13 +111,19 @@ def _padded(site: Site, labels: Labels, before: int, after: int) -> Labels:
 
 
 def expand(site: Site) -> None:
+    """A repeated value may be repeated less: such an axis takes on the channels it meets."""
     x, shape = site.given(0), site.made_shape()
     made: Axes = []
     for back in range(len(shape), 0, -1):
         here = x[-back] if back <= len(x) else None
         keeps = here is not None and here.size == shape[-back]
-        made.append(here if here is not None and keeps else fixed(shape[-back]))
+        made.append(here if here is not None and keeps else site.repeated(shape[-back]))
     site.make(made)
+
+
+def constant_of_shape(site: Site) -> None:
+    """One value everywhere: as wide as what it meets."""
+    site.make([site.repeated(size) for size in site.made_shape()])
 
 
 def tile(site: Site) -> None:
@@ -136,5 +140,6 @@ INDEXING: dict[str, Rule] = {
     "Gather": gather,
     "Pad": pad,
     "Expand": expand,
+    "ConstantOfShape": constant_of_shape,
     "Tile": tile,
 }

@@ -61,6 +61,8 @@ def shape_of(site: Site) -> None:
     site.make_fixed()
 
 
+# Inputs that say how large the output is to be.
+_TARGETS = (("Reshape", 1), ("Expand", 1), ("ConstantOfShape", 0), ("Resize", 3))
 _SIZE_ARITHMETIC = frozenset(
     ["Add", "Cast", "Concat", "Div", "Gather", "Mul", "Slice", "Squeeze", "Sub", "Unsqueeze"]
 )
@@ -68,7 +70,7 @@ _SIZE_ARITHMETIC = frozenset(
 
 def _only_targets(node: ir.Node, index: int) -> bool:
     """Whether a size read here ends in nothing but target shapes."""
-    if node.op_type in ("Reshape", "Expand") and index == 1:
+    if (node.op_type, index) in _TARGETS:
         return True
     if node.op_type not in _SIZE_ARITHMETIC or (index != 0 and node.op_type == "Slice"):
         return False
@@ -90,7 +92,7 @@ def _read_entries(site: Site, reader: ir.Node, rank: int) -> set[int]:
 
 
 def size_free(site: Site) -> None:
-    """Outputs that depend on no channel of what is read (ConstantOfShape, Range)."""
+    """Outputs that depend on no channel of what is read."""
     site.make_fixed()
 
 
@@ -101,7 +103,7 @@ def reshape(site: Site) -> None:
         return site.pin_all("reshapes an empty tensor")
     made: Axes = [fixed(size) for size in new]
     for before, after in blocks:
-        parts = _reshaped(site, [x[axis] for axis in before], [new[axis] for axis in after])
+        parts = _reshaped(site, [x[axis] for axis in before], after)
         for axis, labels in zip(after, parts, strict=True):
             made[axis] = labels
     _tie_to_model_of_shape(site, made)
@@ -134,8 +136,9 @@ def matching_blocks(before: Sequence[int], after: Sequence[int]) -> Iterator[Blo
         i, j = left[-1] + 1, right[-1] + 1
 
 
-def _reshaped(site: Site, before: Axes, after: Sequence[int]) -> Axes:
+def _reshaped(site: Site, before: Axes, axes: Sequence[int]) -> Axes:
     """Labels of the new axes of one block. At most one old axis may carry channels."""
+    after = [site.made_shape()[axis] for axis in axes]
     if len(before) == 1 and len(after) == 1:
         return [before[0]]
     free = [axis for axis, labels in enumerate(before) if site.ties.atoms.is_free(labels)]
@@ -145,7 +148,7 @@ def _reshaped(site: Site, before: Axes, after: Sequence[int]) -> Axes:
         site.pin(before[axis], "merges it with another axis of channels")
     merged = _merged(before, free[0]).reshape(after)
     carriers = [axis for axis in range(len(after)) if _varies(merged, axis)]
-    carrier = carriers[0] if len(carriers) == 1 else _carrier(site, after)
+    carrier = carriers[0] if len(carriers) == 1 else _carrier(site, axes)
     table = np.moveaxis(merged, carrier, 0).reshape(after[carrier], -1)
     if len(carriers) > 1:
         # One factor carries the channels: what differs only in the others is tied.
@@ -173,14 +176,46 @@ def _varies(labels: Labels, axis: int) -> bool:
     return bool((labels != labels.take([0], axis=axis)).any())
 
 
-def _carrier(site: Site, after: Sequence[int]) -> int:
+def _carrier(site: Site, axes: Sequence[int]) -> int:
     """The factor that counts units: heads rather than their width, C rather than C's halves."""
-    wide = [axis for axis, size in enumerate(after) if size > 1]
+    after = [site.made_shape()[axis] for axis in axes]
+    wide = [place for place, size in enumerate(after) if size > 1]
     if _is_shuffle(site):
         return wide[-1]
-    if len(wide) > 2 and after[wide[0]] <= _STACKED:
+    first = wide[0]
+    if len(wide) > 2 and after[first] <= _STACKED:
         return wide[1]
-    return wide[0]
+    if after[first] <= _STACKED and _is_picked_apart(site, site.node.outputs[0], axes[first]):
+        return wide[1]
+    return first
+
+
+def _is_picked_apart(site: Site, value: ir.Value, axis: int) -> bool:
+    """Whether single positions of this axis are taken: query, key and value of one product."""
+    for node, index in value.uses():
+        here = Site(node, site.ties)
+        rank = len(site.ties.trace.shapes.get(value.name or "", ()))
+        if node.op_type in ("Gather", "Split") and index == 0:
+            if here.integer("axis", 0) % rank == axis:
+                return True
+        elif (moved := _moved(here, axis, rank)) is not None:
+            if _is_picked_apart(site, node.outputs[0], moved):
+                return True
+    return False
+
+
+def _moved(site: Site, axis: int, rank: int) -> int | None:
+    """Where an axis is after an operator that only moves axes."""
+    if site.node.op_type == "Transpose":
+        order = list(site.node.attributes.get_ints("perm", list(reversed(range(rank)))))
+        return order.index(axis)
+    axes = site.integers(1, "axes")
+    if site.node.op_type not in ("Squeeze", "Unsqueeze") or axes is None:
+        return None
+    if site.node.op_type == "Squeeze":
+        return axis - sum(gone % rank < axis for gone in axes)
+    added = {new % (rank + len(axes)) for new in axes}
+    return [place for place in range(rank + len(axes)) if place not in added][axis]
 
 
 def _is_shuffle(site: Site) -> bool:
@@ -218,17 +253,32 @@ def space_to_depth(site: Site) -> None:
 
 
 def resize(site: Site) -> None:
-    """Axes that keep their size pass, where no computed size could count channels."""
+    """Axes that keep their size pass, where no computed size could count other channels."""
     x, shape = site.given(0), site.made_shape()
     computed = any(
         site.name(index) is not None and not site.is_constant(index) for index in (2, 3)
     )
     made: Axes = []
-    for labels, size in zip(x, shape, strict=True):
-        if labels.size != size or computed:
+    for axis, (labels, size) in enumerate(zip(x, shape, strict=True)):
+        if labels.size != size or (computed and not _is_copied(site, axis)):
             site.pin(labels, "resizes this axis")
         made.append(labels if labels.size == size else fixed(size))
     site.make(made)
+
+
+def _is_copied(site: Site, axis: int) -> bool:
+    """Whether computed sizes begin with those of the very tensor that is resized."""
+    sizes = site.node.inputs[3] if len(site.node.inputs) > 3 else None
+    joint = None if sizes is None else sizes.producer()
+    first = None if joint is None or joint.op_type != "Concat" else joint.inputs[0]
+    part = None if first is None else first.producer()
+    if part is None or part.op_type != "Slice" or part.inputs[0] is None:
+        return False
+    source = part.inputs[0].producer()
+    picked = slices(Site(part, site.ties)) or {}
+    ahead = range(len(site.shape(0)))[picked.get(0, slice(0))]
+    is_own = source is not None and source.inputs[0] is site.node.inputs[0]
+    return is_own and ahead.start == 0 and axis in ahead
 
 
 LAYOUT: dict[str, Rule] = {
@@ -236,7 +286,6 @@ LAYOUT: dict[str, Rule] = {
     "Squeeze": squeeze,
     "Unsqueeze": unsqueeze,
     "Shape": shape_of,
-    "ConstantOfShape": size_free,
     "Range": size_free,
     "Reshape": reshape,
     "Flatten": reshape,

@@ -44,7 +44,7 @@ def over_last_axes(site: Site) -> None:
         for labels in site.given(index)[first if index == 0 else 0 :]:
             site.pin(labels, "normalizes over this axis")
     site.make_fixed()
-    site.make([*x[:first], *(fixed(labels.size) for labels in x[first:])])
+    site.make(list(x))
 
 
 def arg(site: Site) -> None:
