@@ -244,8 +244,9 @@ def _notes(made: Sequence[Made]) -> dict[str, str]:
 
 def _reproduce(subject: Subject, made: Sequence[Made], result: Path) -> Reproduce:
     recipe = subject.recipe
-    if recipe.passes == "auto" and made:
-        recipe = recipe.model_copy(update={"passes": [step.pass_ for step in made]})
+    if made:
+        passes = [step.pass_.settled(step.extra) for step in made]
+        recipe = recipe.model_copy(update={"passes": passes})
     return Reproduce(
         recipe=recipe, seed=recipe.seed, sha256={**subject.sha256, "result": digest(result)}
     )

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tests.compression.channels.graphs import image, residual, softmaxed
+from tests.compression.channels.convnets import residual
+from tests.compression.channels.parts import image
+from tests.compression.channels.reorders import softmaxed
 from tests.models import branches, context, normal, opened, run, sqnr
 from worker.compression.channels import WITHOUT_DATA
 from worker.compression.errors import CompressionWarning, InvalidRecipe

@@ -11,9 +11,8 @@ from worker.compression.channels.groups import Group
 
 # How near an amount must be reached.
 NEAR = 0.03
-# Aim nearer than what is promised; what may be overshot, little first.
+# Aim nearer than what is promised.
 _AIM = 0.005
-_OVER = (0.012, 0.025)
 # A group keeps at least this share of its units.
 _LEAST_SHARE = 1 / 8
 
@@ -44,11 +43,15 @@ def steps(group: Group, width: int, round_to: int) -> Steps:
 
 @dataclass(frozen=True)
 class Allocation:
-    """What a plan is made from: rankings, steps of each group, coarse to fine, and the cost."""
+    """What a plan is made from: rankings, steps of each group, coarse to fine, and the cost.
+
+    `over`: what may be overshot, little first.
+    """
 
     rankings: Sequence[Ranking]
     steps: Sequence[Sequence[Steps]]
     costs: Costs
+    over: Sequence[float] = (0.012, 0.025)
 
     def saved(self, lost: Sequence[int]) -> float:
         return self.costs.saved(lost)
@@ -59,7 +62,7 @@ class Allocation:
         Finer steps are only taken where the coarser ones end too far from the amount.
         """
         lost = [0] * len(self.rankings)
-        for steps_of_groups, over in product(self.steps, _OVER):
+        for steps_of_groups, over in product(self.steps, self.over):
             lost = self._descend(lost, amount, over, steps_of_groups)
             if self.saved(lost) >= amount - NEAR:
                 break

@@ -102,7 +102,6 @@ class Layer:
             return np.expand_dims(target.reshape(-1, target.shape[-1])[positions], 1)
         return channels_at(target, positions).reshape(len(positions), self.groups, -1)
 
-
     def passed_on(self, lost: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """What a constant per input channel (groups, channels) adds to each output."""
         taps = np.moveaxis(weight, self.sum_axis, 0)

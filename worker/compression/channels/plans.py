@@ -1,5 +1,6 @@
 """How many units each group is to lose: by amount, by measured speed, or as it was told."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,11 @@ from worker.compression.errors import InvalidRecipe
 _WIDE_BLOCK, _BLOCK, _LEAST_BLOCK = 16, 8, 4
 # Widths of one group that are timed at most.
 _MOST_TIMED = 8
-# Corrections after a first speed-up is measured.
-_CORRECTIONS = 3
+# Plans that are measured, and the most time that any takes out.
+_CORRECTIONS = 5
 _MOST_SHARE = 0.95
+# What a plan for time may overshoot: layers come in coarse steps.
+_OVER_TIME = (0.01, 0.03, 0.1)
 
 
 @dataclass(frozen=True)
@@ -104,19 +107,40 @@ def by_speedup(
         threads=threads,
         progress=progress,
     )
-    allocation = Allocation(rankings, [table.steps], table.costs)
-    wanted = share = 1 - 1 / speedup
-    best: tuple[tuple[int, ...], float] = (tuple([0] * len(rankings)), 1.0)
-    for _ in range(_CORRECTIONS):
+    allocation = Allocation(rankings, [table.steps], table.costs, _OVER_TIME)
+
+    def tried(share: float) -> _Tried:
         lost = allocation.reach(share)
         _write(study, rankings, lost, path)
         _, reached = measured_speedup(original, path, feed, threads=threads)
-        if reached > best[1]:
-            best = (tuple(lost), reached)
-        if reached >= speedup * (1 - NEAR):
+        return _Tried(tuple(lost), reached)
+
+    found = _searched(tried, speedup, _Tried(tuple([0] * len(rankings)), 1.0))
+    return Plan(found.lost, found.reached, timed=True)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """Units lost by each group, and how many times as fast the model was measured."""
+
+    lost: tuple[int, ...]
+    reached: float
+
+
+def _searched(tried: Callable[[float], _Tried], speedup: float, start: _Tried) -> _Tried:
+    """Correct the share of time to take out by what it did, until the speed-up is near."""
+    wanted = share = 1 - 1 / speedup
+    low, high, best = 0.0, _MOST_SHARE, start
+    for _ in range(_CORRECTIONS):
+        one = tried(share)
+        if abs(math.log(one.reached / speedup)) < abs(math.log(best.reached / speedup)):
+            best = one
+        if abs(one.reached / speedup - 1) <= NEAR:
             break
-        share = min(_MOST_SHARE, share + max(0.02, wanted - (1 - 1 / reached)))
-    return Plan(*best, timed=True)
+        low, high = (share, high) if one.reached < speedup else (low, share)
+        corrected = share + wanted - (1 - 1 / one.reached)
+        share = corrected if low < corrected < high else (low + high) / 2
+    return best
 
 
 def _thinned(one: Steps) -> Steps:

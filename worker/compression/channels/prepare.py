@@ -24,7 +24,7 @@ def prepare(model: ir.Model) -> ir.Model:
 
 
 def _name_states(model: ir.Model) -> None:
-    """Recurrent layers of which only the last state is read show all of them, to be looked at."""
+    """Let recurrent layers show all states, where only the last one is read."""
     for node in model.graph:
         if node.op_type in GATES and not node.outputs[0].name:
             node.outputs[0].name = f"{node.name}.states"

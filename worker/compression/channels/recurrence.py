@@ -57,17 +57,17 @@ class RecurrentLayer(Layer):
 
 
 def recurrent_layer(node: ir.Node, weight: str) -> RecurrentLayer | None:
-    """The map of one weight of the node; None where it is not linear, or its input not seen."""
-    state = next(i for i, value in enumerate(node.inputs) if value and value.name == weight) == 2
+    """The map of one weight of the node; None where it is not linear, or its input unseen."""
+    state = node.inputs[2] is not None and node.inputs[2].name == weight
     x = node.outputs[0] if state else node.inputs[0]
-    resets_first = node.op_type == "GRU" and node.attributes.get_int("linear_before_reset", 0) == 0
     if x is None or not x.name or node.attributes.get_int("layout", 0) != 0:
         return None
-    if state and resets_first:
+    if state and _resets_first(node):
         return None
     bias = node.inputs[3] if len(node.inputs) > 3 else None
     if bias is not None and (bias.const_value is None or len(list(bias.uses())) > 1):
         bias = None
+    direction = node.attributes.get_string("direction", "forward")
     return RecurrentLayer(
         node=node.name or "",
         op=node.op_type,
@@ -78,8 +78,14 @@ def recurrent_layer(node: ir.Node, weight: str) -> RecurrentLayer | None:
         bias=None if bias is None else bias.name,
         takes_bias=bias is not None,
         shortcut=None,
-        groups=2 if node.attributes.get_string("direction", "forward") == "bidirectional" else 1,
+        groups=2 if direction == "bidirectional" else 1,
         mode="channel" if state else "gates",
         window=None,
         half=int(state),
     )
+
+
+def _resets_first(node: ir.Node) -> bool:
+    """Whether a GRU multiplies the state by its gate before the weight reads it."""
+    before = node.attributes.get_int("linear_before_reset", 0) == 0
+    return node.op_type == "GRU" and before

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from worker.compression.channels.consumers import consumers
 from worker.compression.channels.criteria import (
     CRITERIA,
     WITHOUT_DATA,
@@ -15,7 +16,6 @@ from worker.compression.channels.criteria import (
     l2,
 )
 from worker.compression.channels.groups import Group
-from worker.compression.channels.consumers import consumers
 from worker.compression.channels.observe import Observation, is_held_out, observe
 from worker.compression.channels.sensitivity import Felt, probe_samples
 from worker.compression.channels.survey import Survey

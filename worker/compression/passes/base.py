@@ -1,7 +1,7 @@
 """What every method is: its settings and one verb."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -63,6 +63,13 @@ class Pass(BaseModel, ABC):
     def variants(self) -> "Sequence[Self]":
         """The settings one by one, where they ask for several results to compare."""
         return [self]
+
+    def settled(self, extra: Mapping[str, object]) -> Self:
+        """The settings that do the same again, where a clock had a say in what was done.
+
+        `extra` is what this pass left in the report.
+        """
+        return self
 
     @abstractmethod
     def apply(self, model: ir.Model, context: Context) -> ir.Model:

@@ -7,7 +7,7 @@ is decided on calibration samples, and least squares makes up for them.
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -94,6 +94,14 @@ class ChannelPruning(Pass):
             return [self]
         amounts = sorted(set(self.amount))
         return [self.model_copy(update={"amount": amount}) for amount in amounts]
+
+    def settled(self, extra: Mapping[str, object]) -> Self:
+        told = extra.get("channels")
+        if not isinstance(told, dict) or not told["timed"]:
+            return self
+        widths = {group["name"]: group["after"] for group in told["groups"]}
+        goal = {"amount": None, "speedup": None, "widths": widths}
+        return self.model_copy(update=goal)
 
     def apply(self, model: ir.Model, context: Context) -> ir.Model:
         one = self.variants()[0]

@@ -198,9 +198,10 @@ def _is_picked_apart(site: Site, value: ir.Value, axis: int) -> bool:
         if node.op_type in ("Gather", "Split") and index == 0:
             if here.integer("axis", 0) % rank == axis:
                 return True
-        elif (moved := _moved(here, axis, rank)) is not None:
-            if _is_picked_apart(site, node.outputs[0], moved):
-                return True
+            continue
+        moved = _moved(here, axis, rank)
+        if moved is not None and _is_picked_apart(site, node.outputs[0], moved):
+            return True
     return False
 
 
