@@ -244,8 +244,8 @@ def _notes(made: Sequence[Made]) -> dict[str, str]:
 
 def _reproduce(subject: Subject, made: Sequence[Made], result: Path) -> Reproduce:
     recipe = subject.recipe
-    if made:
-        passes = [step.pass_.settled(step.extra) for step in made]
+    passes = [step.pass_.settled(step.extra) for step in made]
+    if passes and passes != recipe.passes:
         recipe = recipe.model_copy(update={"passes": passes})
     return Reproduce(
         recipe=recipe, seed=recipe.seed, sha256={**subject.sha256, "result": digest(result)}
