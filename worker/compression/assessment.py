@@ -245,7 +245,10 @@ def _notes(made: Sequence[Made]) -> dict[str, str]:
 def _reproduce(subject: Subject, made: Sequence[Made], result: Path) -> Reproduce:
     recipe = subject.recipe
     passes = [step.pass_.settled(step.extra) for step in made]
-    if passes and passes != recipe.passes:
+    as_written = recipe.passes != "auto" and all(
+        len(one.variants()) == 1 for one in recipe.passes
+    )
+    if made and not (as_written and passes == [step.pass_ for step in made]):
         recipe = recipe.model_copy(update={"passes": passes})
     return Reproduce(
         recipe=recipe, seed=recipe.seed, sha256={**subject.sha256, "result": digest(result)}
