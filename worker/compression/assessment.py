@@ -84,6 +84,7 @@ def assess(
         target=subject.recipe.target,
         automatic=subject.recipe.passes == "auto",
         verified=subject.verified,
+        doubt=subject.doubt,
         methods=tuple(step.pass_.method for step in made),
         sizes=sizes,
         latency=timed[-1],

@@ -4,7 +4,6 @@ import hashlib
 import math
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from worker.compression import graph
-from worker.compression.benchmark import Quiet
+from worker.compression.benchmark import Quiet, timed_feeds
 from worker.compression.calibration import (
     ENOUGH,
     CalibrationSet,
@@ -30,10 +29,12 @@ from worker.compression.calibration import (
 from worker.compression.errors import InvalidData, first_line
 from worker.compression.feeding import check_tokens, judge_samples
 from worker.compression.fidelity import (
+    Examined,
     OutputKind,
     OwnMetric,
     Reference,
     Scored,
+    examine,
     output_kinds,
     scores,
 )
@@ -73,6 +74,8 @@ class Subject:
     inputs: Mapping[str, Any] | None = None
     cache: Path | None = None
     expected: Preflight | None = None
+    doubt: str | None = None
+    """Why the original's answers on these samples prove nothing."""
     memo: dict[str, object] = field(default_factory=dict)
     metric: OwnMetric | None = None
     scores: np.ndarray | None = None
@@ -87,7 +90,8 @@ class Subject:
         if self.metric is not None:
             return True
         report = self.split.report
-        return report.source != "synthetic" and (len(report) >= ENOUGH or report.size >= ENOUGH)
+        enough = len(report) >= ENOUGH or report.size >= ENOUGH
+        return enough and report.source != "synthetic" and self.doubt is None
 
     def timing_seconds(self, races: int) -> float:
         """Most seconds that each of the next `races` may take, so that all end in time."""
@@ -152,8 +156,9 @@ def prepare(
     parts = split(*rows, seed=recipe.seed)
     # Timed are batches as they were sent, however they are cut into samples.
     cut = len(rows[0]) != len(given) or len(rows[1] or ()) != len(judged or ())
-    feeds = _timed_feeds((judged or given) if cut else parts.report, recipe)
-    kinds = _kinds(original, recipe, parts.report)
+    feeds = timed_feeds((judged or given) if cut else parts.report, recipe.target.shapes)
+    examined = _examined(original, recipe, parts)
+    kinds = examined.kinds
     check_tokens(original, parts.calibrate)
     _try_out(original, feeds[0])
     judge_samples(original, parts.calibrate, kinds, workdir=workdir)
@@ -190,15 +195,24 @@ def prepare(
         inputs=inputs,
         cache=cache,
         expected=expected,
+        doubt=examined.doubt,
         metric=metric,
         scores=None if metric is None else scores(metric, original),
     )
 
 
-def _kinds(original: Path, recipe: Recipe, samples: CalibrationSet) -> dict[str, OutputKind]:
-    """What outputs are: those carried over are states, unless the recipe says otherwise."""
+def _examined(original: Path, recipe: Recipe, parts: Split) -> Examined:
+    """What outputs are: those carried over are states, unless the recipe says otherwise.
+
+    Noise that was made up shows how the original answers noise, so only kinds are inferred.
+    """
+    samples = parts.report
     carries: dict[str, OutputKind] = dict.fromkeys(samples.carried.values(), "state")
-    return output_kinds(graph.load(original), {**carries, **recipe.goal.outputs})
+    stated = {**carries, **recipe.goal.outputs}
+    kinds = output_kinds(graph.load(original), stated)
+    if samples.source == "synthetic":
+        return Examined(kinds)
+    return examine(original, samples, kinds, stated=stated)
 
 
 def _count(parts: Split) -> int:
@@ -237,42 +251,14 @@ def _samples(
     return carried(original, made, held, workdir=workdir) if held else made, None
 
 
-def _timed_feeds(samples: CalibrationSet, recipe: Recipe) -> list[Feed]:
-    """A feed for each shape to time: the target's, else the commonest and the largest."""
-    if recipe.target.shapes:
-        return [_resized(samples[0], shapes) for shapes in recipe.target.shapes]
-    shapes = [_shapes(samples[i]) for i in range(min(len(samples), 64))]
-    common = Counter(shapes).most_common(1)[0][0]
-    largest = max(shapes, key=lambda shape: sum(int(np.prod(dims)) for _, dims in shape))
-    chosen = dict.fromkeys([common, largest])
-    return [samples[shapes.index(shape)] for shape in chosen]
-
-
-def _shapes(feed: Feed) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    return tuple((name, value.shape) for name, value in feed.items())
-
-
-def _resized(feed: Feed, shapes: Mapping[str, list[int]]) -> Feed:
-    """The feed with its values repeated or cut to the shapes asked for."""
-    unknown = sorted(set(shapes) - set(feed))
-    if unknown:
-        raise InvalidData(
-            f"target.shapes names {', '.join(unknown)}, which is no input of the model",
-            hint=f"its inputs are {', '.join(feed)}",
-        )
-    return {
-        name: np.resize(value, shapes[name]) if name in shapes else value
-        for name, value in feed.items()
-    }
-
-
 def _try_out(original: Path, feed: Feed) -> None:
     try:
         graph.session(original).run(None, feed)
     except Exception as error:
+        shapes = {name: value.shape for name, value in feed.items()}
         raise InvalidData(
             f"the model does not run on the first sample: {first_line(error)}",
-            hint=f"check the shapes and types of the data: {_shapes(feed)}",
+            hint=f"check the shapes and types of the data: {shapes}",
             code="model_does_not_run",
         ) from error
 

@@ -23,7 +23,10 @@ SMALLER = 0.95
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was measured of a result. `reason` says why the original came back, where it did."""
+    """What was measured of a result. `reason` says why the original came back, where it did.
+
+    `doubt` says why the samples verify nothing, where it is not their number.
+    """
 
     goal: Goal
     target: Target
@@ -36,6 +39,7 @@ class Evidence:
     accuracy: Accuracy | None
     reason: str | None
     portability: Portability | None = None
+    doubt: str | None = None
 
     @property
     def deciding(self) -> Latency:
@@ -134,12 +138,16 @@ def _opening(evidence: Evidence, outcome: Outcome) -> str:
         "as_asked_but_slower": "Done as asked, but the result is slower than the original.",
         "as_asked_but_worse": "Done as asked, but the result is worse than the bound allows"
         + (" and slower than the original." if evidence.slower else "."),
-        "not_verified": "Not verified: "
-        + ("too few" if evidence.fidelity.source != "synthetic" else "no")
-        + " real samples to judge the quality on.",
+        "not_verified": f"Not verified: {_unverified(evidence)}.",
         "not_measured_here": f"Made for {evidence.target.cpu}, which this machine is not: "
         "its speed and results there were not measured.",
     }[outcome]
+
+
+def _unverified(evidence: Evidence) -> str:
+    if evidence.fidelity.source == "synthetic":
+        return "there are no real samples to judge the quality on"
+    return evidence.doubt or "there are too few real samples to judge the quality on"
 
 
 def _sizes(evidence: Evidence) -> str:

@@ -1,5 +1,6 @@
 """Time and memory, measured so that the figure can be believed."""
 
+from worker.compression.benchmark.feeds import timed_feeds
 from worker.compression.benchmark.machine import environment, runs_here
 from worker.compression.benchmark.measures import Latency, LatencyVerdict, Percentiles
 from worker.compression.benchmark.memory import (
@@ -30,4 +31,5 @@ __all__ = [
     "race",
     "reset_peak_memory",
     "runs_here",
+    "timed_feeds",
 ]

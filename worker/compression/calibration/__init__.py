@@ -4,6 +4,7 @@ from worker.compression.calibration.batches import by_rows
 from worker.compression.calibration.image_settings import IMAGE_PRESETS, Images
 from worker.compression.calibration.images import is_nhwc
 from worker.compression.calibration.opening import open_samples
+from worker.compression.calibration.padding import real_places
 from worker.compression.calibration.samples import CalibrationSet, Feed, Source, rows
 from worker.compression.calibration.sequences import State, carried, states
 from worker.compression.calibration.splitting import ENOUGH, Split, split
@@ -25,6 +26,7 @@ __all__ = [
     "carried",
     "is_nhwc",
     "open_samples",
+    "real_places",
     "rows",
     "split",
     "states",

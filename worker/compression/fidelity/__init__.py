@@ -1,6 +1,7 @@
 """How close a compressed model stays to the original, judged on samples that it never saw."""
 
 from worker.compression.fidelity.bounds import bound_used, drop, interval_end, keeps, worst_sqnr
+from worker.compression.fidelity.examining import Examined, examine
 from worker.compression.fidelity.kinds import output_kinds
 from worker.compression.fidelity.layout import Layout, layout
 from worker.compression.fidelity.measures import (
@@ -17,6 +18,7 @@ from worker.compression.fidelity.signal import Signal
 
 __all__ = [
     "Accuracy",
+    "Examined",
     "Fidelity",
     "Interval",
     "Layout",
@@ -29,6 +31,7 @@ __all__ = [
     "WorstChannel",
     "bound_used",
     "drop",
+    "examine",
     "interval_end",
     "keeps",
     "layout",

@@ -69,10 +69,8 @@ class Comparison:
         mask: np.ndarray | None,
         trial: int | None,
     ) -> None:
-        if self.kind == "class" and original.ndim:
-            same = np.asarray(original.argmax(-1) == result.argmax(-1))
-            self._count(same, mask, trial)
-            self.margins.add(original, result)
+        if self.kind == "class" and original.ndim and original.shape[-1]:
+            self._count(_same_answer(original, result), mask, trial)
         places = original.ndim > 2 and mask is not None and mask.shape == original.shape[:2]
         if places and mask is not None:
             kept = mask[..., *(None,) * (original.ndim - 2)] if original.ndim > 3 else mask
@@ -81,6 +79,8 @@ class Comparison:
             self._angles(original, result, kept if places else None, trial)
         if places:
             original, result = original[kept], result[kept]
+        if self.kind == "class":
+            self.margins.add(original, result)
         self.signal.add(original, result, places=places)
 
     def _count(self, same: np.ndarray, mask: np.ndarray | None, trial: int | None) -> None:
@@ -160,6 +160,12 @@ class Comparison:
         if counted:
             return exact(share, trials(sums[:, 1]))
         return bootstrap(sums, lambda sums: float(sums[0] / max(sums[1], 1)))
+
+
+def _same_answer(original: np.ndarray, result: np.ndarray) -> np.ndarray:
+    """Whether the result's class is one that the original ranks first: of ties, any."""
+    chosen = np.take_along_axis(original, result.argmax(-1)[..., None], -1)[..., 0]
+    return np.asarray(chosen >= original.max(-1))
 
 
 def _equal(original: np.ndarray, result: np.ndarray) -> bool:

@@ -2,16 +2,14 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 import onnx_ir as ir
 
 from worker.compression import graph
 from worker.compression.errors import InvalidRecipe
-from worker.compression.fidelity.layout import SAME_VALUES, affine, chain, maker
+from worker.compression.fidelity.answers import VECTOR, is_product, is_softmaxed, named
+from worker.compression.fidelity.layout import SAME_VALUES, affine, chain
 from worker.compression.fidelity.measures import OutputKind
 
-_SOFTMAX = ("Softmax", "LogSoftmax", "Hardmax")
-_PRODUCTS = ("Gemm", "MatMul", "QGemm", "QLinearMatMul", "MatMulInteger", "FusedMatMul")
 _NORMS = frozenset(
     {"LayerNormalization", "SkipLayerNormalization", "SimplifiedLayerNormalization"}
     | {"RMSNormalization", "LpNormalization", "GroupNormalization"}
@@ -23,18 +21,17 @@ _POOLED = frozenset(
 _DIVISOR = frozenset(
     {"Sqrt", "ReduceL2", "Expand", "Clip", "Max", "Unsqueeze", "Reciprocal", "Add", "Pow"}
 )
-# How a sum is brought back to the shape that it divides.
-_SPREAD = SAME_VALUES | {"Expand", "Tile"}
-_VECTOR, _TOKEN_VECTOR = 16, 64
+_TOKEN_VECTOR = 64
 
 
 def output_kinds(model: ir.Model, stated: Mapping[str, OutputKind]) -> dict[str, OutputKind]:
     """The kind of every output: as stated, else inferred.
 
-    `class`: integers, and floats of rank 2 or 3 with at least two entries along the last
-    axis that a softmax, Gemm or MatMul (and a bias) made. `embedding`: vectors of at least 16
-    entries that were normalized or pooled, and per token, of at least 64, that were
-    normalized. All else is `value`, which is bound most strictly.
+    `class`: integers, and floats with at least two entries along the last axis that a softmax
+    made, or at rank 2 or 3 a Gemm or MatMul (and a bias), unless the output's name says that
+    these are boxes or the like. `embedding`: vectors of at least 16 entries that were
+    normalized or pooled, and per token, of at least 64, that were normalized. All else is
+    `value`, which is bound most strictly.
 
     Raises:
         InvalidRecipe: a stated name is no output.
@@ -59,44 +56,15 @@ def _infer(value: ir.Value, spec: graph.InputSpec) -> OutputKind:
     last = spec.shape[-1] if spec.shape else None
     if last == 1 or rank == 0 or rank == 1:
         return "value"
-    if _softmaxed(value, rank):
+    if is_softmaxed(value, rank):
         return "class"
-    if rank in (2, 3, None) and _product(value):
-        return "class"
+    if rank in (2, 3, None) and is_product(value, rank):
+        return named(spec.name, last) or "class"
     return "embedding" if _embeds(value, rank, last) else "value"
 
 
-def _softmaxed(value: ir.Value, rank: int | None) -> bool:
-    node = maker(value, through=SAME_VALUES)
-    if node is None:
-        return False
-    if node.op_type in _SOFTMAX:
-        axis = node.attributes.get_int("axis", -1)
-        shape = node.inputs[0].shape if node.inputs[0] is not None else None
-        width = len(shape) if shape is not None else (rank or 2)
-        return axis in (-1, width - 1)
-    return node.op_type == "Div" and _is_softmax(node)
-
-
-def _is_softmax(node: ir.Node) -> bool:
-    """A softmax written out: exp(x) / sum(exp(x))."""
-    above, below = (maker(given, through=_SPREAD) for given in node.inputs)
-    if above is None or below is None or below.op_type != "ReduceSum":
-        return False
-    return above.op_type == "Exp" and maker(below.inputs[0], through=_SPREAD) is above
-
-
-def _product(value: ir.Value) -> bool:
-    for node in chain(value):
-        if node.op_type in _PRODUCTS:
-            return True
-        if node.op_type not in SAME_VALUES and not affine(node):
-            return False
-    return False
-
-
 def _embeds(value: ir.Value, rank: int | None, last: int | str | None) -> bool:
-    if rank not in (2, 3) or (isinstance(last, int) and last < _VECTOR):
+    if rank not in (2, 3) or (isinstance(last, int) and last < VECTOR):
         return False
     node = next(
         (node for node in chain(value) if node.op_type not in SAME_VALUES and not affine(node)),
@@ -123,7 +91,3 @@ def _is_norm(value: ir.Value | None) -> bool:
         if node.op_type not in _DIVISOR and not affine(node):
             return False
     return False
-
-
-def is_text(array: np.ndarray) -> bool:
-    return array.dtype.kind in "OUS"

@@ -10,7 +10,14 @@ import numpy as np
 import onnxruntime as ort
 
 from worker.compression import graph
-from worker.compression.calibration import ArrayFile, CalibrationSet, Feed, StoredArray, rows
+from worker.compression.calibration import (
+    ArrayFile,
+    CalibrationSet,
+    Feed,
+    StoredArray,
+    real_places,
+    rows,
+)
 from worker.compression.errors import (
     CompressionWarning,
     InvalidData,
@@ -86,7 +93,7 @@ class Reference:
             if failure and not told:
                 _warn_failure(path, index, failure)
                 told = True
-            mask, trial = padding(feed), self._trials[index]
+            mask, trial = real_places(feed), self._trials[index]
             for one in comparisons:
                 one.add(original[one.name], outputs.get(one.name), mask, trial=trial)
             after.add(self._score(index, outputs, original, mask), trial)
@@ -116,7 +123,7 @@ class Reference:
         with ArrayFile(folder / "outputs.bin") as file:
             for index in range(len(self._samples)):
                 outputs = first if index == 0 else self._run_original(index)
-                mask = padding(self._samples[index])
+                mask = real_places(self._samples[index])
                 scored = self._score(index, outputs, outputs, mask)
                 self._before.add(scored, self._trials[index])
                 if cached:
@@ -179,17 +186,6 @@ def _trials(samples: CalibrationSet) -> list[int | None]:
     if samples.batched:
         return [None] * len(samples)
     return [number for number, steps in enumerate(samples.sequences) for _ in steps]
-
-
-def padding(feed: Feed) -> np.ndarray | None:
-    """(batch, places), False where the input is padding, as an attention mask says."""
-    for name, value in feed.items():
-        if "mask" in name.lower() and value.ndim == 2 and value.dtype.kind in "biuf":
-            if not np.isin(value, (0, 1)).all() or not value.any():
-                continue
-            mask: np.ndarray = value.astype(bool)
-            return mask
-    return None
 
 
 def _tensor(name: str, value: object) -> np.ndarray:

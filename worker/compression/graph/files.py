@@ -33,6 +33,7 @@ def load(path: Path) -> ir.Model:
             hint="export the model again and upload the complete .onnx file",
         ) from error
     except Exception as error:
+        _check_outputs(path)
         raise InvalidModel(f"{path.name} is not a valid ONNX model: {error}") from error
     if not model.graph.outputs:
         raise InvalidModel(
@@ -42,6 +43,23 @@ def load(path: Path) -> ir.Model:
     for tensor in _external_tensors(model):
         _check_external(tensor, path.parent)
     return model
+
+
+def _check_outputs(path: Path) -> None:
+    """Maps, which classical models give, are not what the reader of graphs knows.
+
+    Raises:
+        InvalidModel: an output is one.
+    """
+    for output in onnx.load(path, load_external_data=False).graph.output:
+        kind, inner = output.type, output.type.sequence_type.elem_type
+        if kind.HasField("map_type") or inner.HasField("map_type"):
+            what = "a map" if kind.HasField("map_type") else "a sequence of maps"
+            raise InvalidModel(
+                f"output {output.name!r} is no tensor but {what}",
+                hint="export the model with tensors as outputs "
+                "(skl2onnx: options={'zipmap': False})",
+            )
 
 
 def save(model: ir.Model, path: Path) -> None:

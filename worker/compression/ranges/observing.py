@@ -11,8 +11,8 @@ import onnx
 import onnxruntime as ort
 
 from worker.compression import graph
-from worker.compression.calibration import CalibrationSet
-from worker.compression.ranges.masks import mask_of, unpadded
+from worker.compression.calibration import CalibrationSet, real_places
+from worker.compression.ranges.masks import unpadded
 from worker.compression.ranges.observed import Observed
 
 # Activations held at once; a model with more is run several times for each sample.
@@ -56,7 +56,9 @@ def observe(
         running = graph.session(watched, threads=threads)
         for position, feed in enumerate(samples):
             # Nothing of a sample may outlive it: two samples at once are twice the memory.
-            watch.update({**feed, **_outputs(running, group, feed)}, mask_of(feed), histograms)
+            watch.update(
+                {**feed, **_outputs(running, group, feed)}, real_places(feed), histograms
+            )
             done = (number + (position + 1) / len(samples)) / len(groups)
             progress(done, f"calibrating, sample {position + 1} of {len(samples)}")
             used = max(used, position + 1)
