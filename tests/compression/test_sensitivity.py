@@ -188,3 +188,24 @@ def test_layers_that_share_a_weight_are_told_apart(tmp_path: Path) -> None:
     guessed = plain(tmp_path / "original.onnx", feeds)
     assert found["one"] == pytest.approx(guessed["one"], abs=4)
     assert found["two"] == pytest.approx(guessed["two"], abs=4)
+
+
+def test_padding_takes_no_part_in_the_error_of_a_layer(tmp_path: Path) -> None:
+    """Tokens behind the mask are huge: their error would drown that of the real ones."""
+    text = """
+    m (float[n,t,16] x, int64[n,t] attention_mask) => (float[n,t,4] y) {
+        [layer] y = MatMul (x, v)
+    }
+    """
+    path = written(build(text, {"v": normal(16, 4, seed=3)}), tmp_path / "m.onnx")
+    tokens = [normal(2, 6, 16, seed=seed) for seed in range(4)]
+    whole = [{"x": x[:, :3], "attention_mask": np.ones((2, 3), np.int64)} for x in tokens]
+    for x in tokens:
+        x[:, 3:] *= 100
+    mask = np.array([[1, 1, 1, 0, 0, 0]] * 2)
+    padded = [{"x": x, "attention_mask": mask} for x in tokens]
+    twins = plain_twins(graph.load(path), {"x": (-4.0, 4.0)})
+    alone = twin_sqnr(path, twins, samples(whole))
+    # A sample without padding beside them is counted whole.
+    assert twin_sqnr(path, twins, samples([*padded, *whole])) == pytest.approx(alone, abs=0.01)
+    assert alone["layer"] > 30

@@ -19,6 +19,8 @@ FASTER = 1.02
 """Least lower end of the speed-up's interval that is called faster."""
 SMALLER = 0.95
 """Largest share of the bytes that is called smaller."""
+BUSY = "the machine was too busy to measure"
+"""Why a latency is unreliable: other work, or too little time to see through the noise."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def _opening(evidence: Evidence, outcome: Outcome) -> str:
     wanted = "faster" if evidence.goal.objective == "latency" else "smaller"
     return {
         "better": f"The model is {wanted} and keeps its quality within the bound.",
-        "not_better": f"The result is not {wanted} within the bound.",
+        "not_better": _not_better(evidence, wanted),
         "as_asked": "Done as asked.",
         "as_asked_but_slower": "Done as asked, but the result is slower than the original.",
         "as_asked_but_worse": "Done as asked, but the result is worse than the bound allows"
@@ -142,6 +144,19 @@ def _opening(evidence: Evidence, outcome: Outcome) -> str:
         "not_measured_here": f"Made for {evidence.target.cpu}, which this machine is not: "
         "its speed and results there were not measured.",
     }[outcome]
+
+
+def _not_better(evidence: Evidence, wanted: str) -> str:
+    if not evidence.kept:
+        return "The result is outside the bound."
+    if evidence.deciding.verdict == "unreliable":
+        return (
+            f"Whether the result is {'faster' if wanted == 'faster' else 'slower'} is not "
+            f"known: {BUSY}."
+        )
+    if evidence.slower:
+        return "The result is slower than the original."
+    return f"The result is not {wanted} within the bound."
 
 
 def _unverified(evidence: Evidence) -> str:
@@ -170,7 +185,8 @@ def _latency(evidence: Evidence) -> str:
         "faster": f"Faster: {figures} with {threads} ({interval}).",
         "slower": f"Slower: {figures} with {threads} ({interval}).",
         "equal": f"Latency did not measurably change: {figures} with {threads} ({interval}).",
-        "unreliable": f"Latency could not be measured reliably: {figures} ({interval}).",
+        "unreliable": f"Latency is not known, since {BUSY} it reliably: about {figures} with "
+        f"{threads} ({interval}).",
     }[timed.verdict]
 
 

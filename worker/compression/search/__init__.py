@@ -9,7 +9,7 @@ from worker.compression.benchmark import race
 from worker.compression.report import Report
 from worker.compression.search.bench import Bench, ranked
 from worker.compression.search.curve import curve
-from worker.compression.search.front import listed, warnings, why_not
+from worker.compression.search.front import disproof, listed, warnings, why_not
 from worker.compression.search.stages import explore
 from worker.compression.search.trial import Trial
 from worker.compression.subject import Subject
@@ -38,7 +38,7 @@ def search(subject: Subject, out: Path) -> Report:
         if report.verdict.outcome != "not_better":
             return report
         # The samples and the timing that the search did not see disagree: that settles it.
-        disproved = replace(best, latency=None, reason=report.verdict.sentence)
+        disproved = replace(best, latency=None, reason=disproof(report))
         trials = [disproved if one is best else one for one in trials]
     return assess(
         subject,

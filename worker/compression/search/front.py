@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from worker.compression.fidelity import drop, worst_sqnr
-from worker.compression.report import Candidate, Warned
+from worker.compression.report import Candidate, Report, Warned
 from worker.compression.search.bench import by_bytes
-from worker.compression.search.trial import Trial, dominated, inside, shortfall
+from worker.compression.search.trial import SPENT, Trial, dominated, inside, shortfall
 from worker.compression.subject import Subject, copy_model
+from worker.compression.verdict import BUSY
 
 FRONT = 8
 """Most files of the front that are handed out."""
@@ -70,6 +71,13 @@ def _because(subject: Subject, one: Trial, best: Trial | None) -> str:
     return f"the {wanted} candidate inside the bound"
 
 
+def disproof(report: Report) -> str:
+    """What the last measurement of a candidate says against it."""
+    if report.latency[0].verdict == "unreliable" and report.verdict.sentence.count(BUSY):
+        return f"{BUSY} it in the end (about {report.latency[0].speedup:.2f}x)"
+    return f"on the samples that report: {report.verdict.sentence}"
+
+
 def warnings(trials: Sequence[Trial]) -> list[Warned]:
     """What the passes warned of, once each: with the original no step reports it."""
     said = [warned for one in trials for step in one.made for warned in step.warnings]
@@ -80,9 +88,20 @@ def why_not(subject: Subject, trials: Sequence[Trial]) -> str:
     """What goes with the original: the nearest candidates, and what blocked them."""
     wanted = "smaller" if by_bytes(subject) else "faster"
     goal = subject.recipe.goal
-    nearest = sorted(trials, key=lambda one: one.bound_used(goal))
+    unmeasured = [one for one in trials if BUSY in shortfall(subject, one)]
+    nearest = sorted(
+        trials, key=lambda one: (one not in unmeasured, one.bound_used(goal), -one.speedup)
+    )
     tries = "; ".join(
         f"{one.name}: {shortfall(subject, one).rstrip('.')}" for one in nearest[:_NAMED]
     )
     more = f"; {len(trials) - _NAMED} more" if len(trials) > _NAMED else ""
+    if unmeasured:
+        # What would have been measured nobody knows: that is no finding about the model.
+        return (
+            f"{BUSY}, so that nothing can be called {wanted}; run it again while the machine "
+            f"does nothing else ({tries}{more})"
+        )
+    if not any(one.measured or one.reason not in ("", SPENT) for one in trials):
+        return f"{SPENT} before anything could be measured; give goal.time_budget_s more"
     return f"nothing that was tried is {wanted} within the bound ({tries}{more})"

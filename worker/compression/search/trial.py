@@ -17,7 +17,7 @@ from worker.compression.fidelity import (
 from worker.compression.passes import AnyPass
 from worker.compression.recipe import Goal
 from worker.compression.subject import Subject
-from worker.compression.verdict import FASTER, SMALLER, over_limits
+from worker.compression.verdict import BUSY, FASTER, SMALLER, over_limits
 
 SPENT = "the time budget was spent"
 
@@ -101,8 +101,10 @@ def shortfall(subject: Subject, one: Trial) -> str:
         return "; ".join(over)
     if not runs_here(subject.recipe.target.cpu):
         return ""
-    if one.latency.verdict in ("slower", "unreliable"):
-        return f"its latency is {one.latency.verdict} ({one.speedup:.2f}x)"
+    if one.latency.verdict == "unreliable":
+        return f"{BUSY} (about {one.speedup:.2f}x)"
+    if one.latency.verdict == "slower":
+        return f"slower ({one.speedup:.2f}x)"
     if goal.objective == "size":
         ratio = one.bytes / subject.model.bytes
         return "" if ratio <= SMALLER else f"not smaller ({ratio:.2f}x of the bytes)"

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from worker.compression import graph
-from worker.compression.calibration import CalibrationSet
+from worker.compression.calibration import CalibrationSet, Feed, real_places
 from worker.compression.cleaning import opset_raised
 from worker.compression.quantization.halves import widen
-from worker.compression.sensitivity.twins import Twin, graft
+from worker.compression.sensitivity.twins import MASK, Twin, graft, shapes
 
 _LOWEST_DB, _HIGHEST_DB = -100.0, 200.0
 # The graph with the twins holds two weights for each of the original's.
@@ -70,12 +70,36 @@ def _sums(
 ) -> np.ndarray:
     """Noise of every twin, then power of every target, summed over all samples."""
     path = original.with_name("twins.onnx")
-    graph.save(graft(graph.load(original), twins), path)
+    ranks = _padded(original, twins, samples)
+    graph.save(graft(graph.load(original), twins, ranks), path)
     running = graph.session(path, threads=threads)
     total = np.zeros(2 * len(twins))
     for feed in samples:
-        total += np.array(running.run(None, feed), np.float64)
+        mask = {MASK: _mask(feed)} if ranks else {}
+        total += np.array(running.run(None, {**feed, **mask}), np.float64)
     return total
+
+
+def _padded(original: Path, twins: Sequence[Twin], samples: CalibrationSet) -> dict[str, int]:
+    """Targets whose first two axes are those of the mask, with how many axes they have."""
+    padded = next((feed for feed in samples if real_places(feed) is not None), None)
+    real = None if padded is None else real_places(padded)
+    if padded is None or real is None:
+        return {}
+    path = original.with_name("shapes.onnx")
+    names = list(dict.fromkeys(twin.target for twin in twins))
+    graph.save(shapes(graph.load(original), names), path)
+    found = graph.session(path).run(None, padded)
+    return {
+        name: len(shape)
+        for name, shape in zip(names, found, strict=True)
+        if len(shape) > 2 and tuple(shape[:2]) == real.shape
+    }
+
+
+def _mask(feed: Feed) -> np.ndarray:
+    real = real_places(feed)
+    return np.ones((1, 1), np.float32) if real is None else real.astype(np.float32)
 
 
 def _decibels(twins: Sequence[Twin], sums: np.ndarray) -> dict[str, float]:

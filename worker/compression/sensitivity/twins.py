@@ -9,6 +9,8 @@ import onnx_ir as ir
 
 from worker.compression.graph import constant
 
+MASK = "real_places"
+"""The input that `graft` adds where some places are padding."""
 _FLOAT = {"to": int(ir.DataType.FLOAT)}
 
 
@@ -42,9 +44,18 @@ class Twin:
     limits: Limits = Limits()
 
 
-def graft(model: ir.Model, twins: Sequence[Twin]) -> ir.Model:
-    """The model with its twins; its outputs are each twin's noise, then each target's power."""
+def graft(
+    model: ir.Model, twins: Sequence[Twin], ranks: Mapping[str, int] | None = None
+) -> ir.Model:
+    """The model with its twins; its outputs are each twin's noise, then each target's power.
+
+    `ranks` says of which targets, (batch, places, ...) and with how many axes, only real places
+    count: these are 1 in a further input, MASK (batch, places).
+    """
     graft = _Graft(model)
+    masked = ranks or {}
+    if masked:
+        graft.take_mask()
     noises, powers = [], []
     for twin in twins:
         made = graft.limited(graft.apply("Cast", [graft.copied(twin)], _FLOAT), twin.limits)
@@ -52,11 +63,26 @@ def graft(model: ir.Model, twins: Sequence[Twin]) -> ir.Model:
         if twin.limits.before:
             target = graft.limited(target, twin.limits)
         error = graft.apply("Sub", [made, target])
+        if twin.target in masked:
+            error, target = (
+                graft.real_only(value, masked[twin.target]) for value in (error, target)
+            )
         noises.append(graft.sum_of_squares(error))
         powers.append(graft.sum_of_squares(target))
         _import(model, twin.domains)
     del model.graph.outputs[:]
     model.graph.outputs.extend([*noises, *powers])
+    return model
+
+
+def shapes(model: ir.Model, names: Sequence[str]) -> ir.Model:
+    """The model with the shapes of these tensors as its only outputs."""
+    graft = _Graft(model)
+    made = [graft.apply("Shape", [graft.values[name]]) for name in names]
+    for value in made:
+        value.type = ir.TensorType(ir.DataType.INT64)
+    del model.graph.outputs[:]
+    model.graph.outputs.extend(made)
     return model
 
 
@@ -75,10 +101,25 @@ class _Graft:
         made = [value for node in model.graph for value in node.outputs]
         self.values = {value.name or "": value for value in (*model.graph.inputs, *held, *made)}
         self._constants: dict[ir.Value, ir.Value] = {}
+        self._masks: dict[int, ir.Value] = {}
         self._prefix = "twin"
         while any(name.startswith(self._prefix) for name in self.values):
             self._prefix += "_"
         self._count = 0
+
+    def take_mask(self) -> None:
+        self._mask = ir.Value(name=MASK, type=ir.TensorType(ir.DataType.FLOAT))
+        self._mask.shape = ir.Shape([None, None])
+        self._graph.inputs.append(self._mask)
+
+    def real_only(self, value: ir.Value, rank: int) -> ir.Value:
+        """A tensor of so many axes with zeros at padding."""
+        if rank not in self._masks:
+            # Zeros stand for the sizes of the mask itself.
+            shape = np.array([0, 0, *[1] * (rank - 2)])
+            shaped = ir.Value(name="", const_value=ir.tensor(shape))
+            self._masks[rank] = self.apply("Reshape", [self._mask, self._constant(shaped)])
+        return self.apply("Mul", [value, self._masks[rank]])
 
     def copied(self, twin: Twin) -> ir.Value:
         """Copy a twin's nodes; its output."""
