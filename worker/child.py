@@ -94,6 +94,7 @@ class Job:
             evaluation=self._path(request.evaluation),
             inputs=request.inputs,
             cache=self._path(request.cache),
+            partner=self._path(request.partner),
             metric=OwnMetric(request.metric, self._channel.score) if request.metric else None,
             progress=self._compressing,
             measure=self._measure,

@@ -95,6 +95,12 @@ def _compress(command: argparse.ArgumentParser) -> None:
         "number or one for each sample, higher is better",
     )
     command.add_argument(
+        "--partner",
+        metavar="FILE",
+        help="the decoder of an encoder, or the reverse (.onnx): both together are judged by "
+        "greedy decoding",
+    )
+    command.add_argument(
         "--no-cache", action="store_true", help="neither use nor keep what searches found out"
     )
 

@@ -42,6 +42,7 @@ def compress(arguments: Namespace) -> Mapping[str, Any]:
     calibration = given.optional_file(arguments.calibration, "--calibration")
     evaluation = given.optional_file(arguments.evaluation, "--evaluation")
     metric = given.optional_file(arguments.metric, "--metric")
+    partner = given.optional_file(arguments.partner, "--partner")
     recipe, inputs = given.recipe(arguments.recipe), given.inputs(arguments.inputs)
     with _output(arguments.out) as out, _workplace(out) as folder:
         request = Request(
@@ -51,11 +52,12 @@ def compress(arguments: Namespace) -> Mapping[str, Any]:
             recipe=recipe,
             calibration=_text(calibration),
             evaluation=_text(evaluation),
+            partner=_text(partner),
             inputs=inputs,
             cache=None if arguments.no_cache else "cache",
             metric=metric.name if metric else None,
         )
-        with _remembering(arguments, folder, (model, calibration, evaluation)):
+        with _remembering(arguments, folder, (model, calibration, evaluation, partner)):
             score = scorer(metric) if metric else None
             result = _run(request, folder, sandbox=_sandbox(arguments), score=score)
         _publish(folder, result["files"], out)

@@ -121,3 +121,16 @@ def test_a_method_that_changed_nothing_is_no_candidate(tmp_path: Path) -> None:
     said = {one.name: one for one in report.candidates}
     assert said["int8"].bytes is None
     assert "nothing was quantized" in said["int8"].reason
+
+
+def test_a_busy_machine_is_no_finding_about_the_model(tmp_path: Path) -> None:
+    report = compress(
+        DIGITS / "digits.onnx",
+        {"goal": {"time_budget_s": 5}},
+        out=tmp_path / "out",
+        calibration=DIGITS / "calibration.npz",
+        quiet=lambda: nullcontext(False),
+    )
+    assert report.verdict.outcome == "not_better"
+    assert "the machine was too busy to measure" in report.verdict.sentence
+    assert "nothing that was tried is" not in report.verdict.sentence

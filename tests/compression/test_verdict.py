@@ -112,6 +112,41 @@ def test_the_sentence_says_how_far_the_interval_reaches() -> None:
     assert "100 held-out samples" in sentence
 
 
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ({"kind": "embedding"}, "1 - cosine of the embeddings: 0.5 %"),
+        ({"drop": 1.0, "sqnr_db": -100.0}, "Output 'y' is broken"),
+        (
+            {"drop": 1.0, "interval": (0.9, 1.0)},
+            "Changed answers: 100 %, on 1 held-out sample.",
+        ),
+    ],
+)
+def test_the_sentence_says_what_was_lost(output: dict[str, object], words: str) -> None:
+    both = fidelity(0.005, samples=1)
+    changed = [both.outputs[0].model_copy(update=output)]
+    sentence = judge(evidence(fidelity=both.model_copy(update={"outputs": changed}))).sentence
+    assert words in sentence
+
+
+def test_a_busy_machine_is_the_reason_and_not_the_model() -> None:
+    verdict = judge(evidence(automatic=True, latency=UNRELIABLE))
+    assert verdict.outcome == "not_better"
+    assert "too busy to measure" in verdict.sentence
+    assert "not faster" not in verdict.sentence
+    worse = judge(evidence(automatic=True, latency=UNRELIABLE, fidelity=fidelity(0.2)))
+    assert "outside the bound" in worse.sentence
+
+
+def test_few_samples_that_show_a_loss_say_so() -> None:
+    verdict = judge(evidence(verified=False, fidelity=fidelity(0.2)))
+    assert verdict.outcome == "not_verified"
+    assert "That is outside the bound" in verdict.sentence
+    doubted = judge(evidence(verified=False, doubt="all samples are alike"))
+    assert "Not verified: all samples are alike." in doubted.sentence
+
+
 def test_zeros_are_never_sold_as_speed() -> None:
     pruned = (size(1000), size(1000, zeros=0.2))
     verdict = judge(evidence(methods=("magnitude_pruning",), sizes=pruned))

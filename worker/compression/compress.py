@@ -35,6 +35,7 @@ def compress(
     inputs: Mapping[str, Any] | None = None,
     cache: Path | None = None,
     metric: OwnMetric | None = None,
+    partner: Path | None = None,
     progress: Callable[[str, float, str], None] | None = None,
     measure: Measure | None = None,
     quiet: Quiet = host_quiet,
@@ -47,7 +48,8 @@ def compress(
     what the user should know of that conversion: the report lists them as warnings. `measure`
     gives the peak memory in bytes of a fresh process that runs a model file on a feed; without
     it none is reported. `cache` is a folder where a search leaves what another one on the same
-    model and data need not find out again. `metric` takes the place of labels.
+    model and data need not find out again. `metric` takes the place of labels. `partner` is the
+    decoder that goes with an encoder, or the reverse: the two are judged by greedy decoding.
 
     Raises:
         CompressionError: the model, the recipe or the data is refused; the message says why.
@@ -74,6 +76,7 @@ def compress(
             inputs=inputs,
             cache=cache,
             metric=metric,
+            partner=partner,
         )
         if wanted.passes == "auto":
             report = search(subject, out)

@@ -29,13 +29,17 @@ from worker.compression.calibration import (
 from worker.compression.errors import InvalidData, first_line
 from worker.compression.feeding import check_tokens, judge_samples
 from worker.compression.fidelity import (
+    Decoded,
     Examined,
     OutputKind,
     OwnMetric,
+    Pair,
     Reference,
     Scored,
+    Yardstick,
     examine,
     output_kinds,
+    pair,
     scores,
 )
 from worker.compression.passes import Context
@@ -80,6 +84,8 @@ class Subject:
     metric: OwnMetric | None = None
     scores: np.ndarray | None = None
     """What `metric` says of the original."""
+    pair: Pair | None = None
+    """Its encoder or decoder, with which it is judged."""
 
     @property
     def verified(self) -> bool:
@@ -114,13 +120,13 @@ class Subject:
             cache=self.memo,
         )
 
-    def reference(self, samples: CalibrationSet, name: str) -> Reference | Scored:
+    def reference(self, samples: CalibrationSet, name: str) -> Yardstick:
         folder = self.workdir / f"reference-{name}"
         folder.mkdir(exist_ok=True)
         found = Reference(self.original, samples, self.kinds, workdir=folder)
-        if self.metric is None or self.scores is None:
-            return found
-        return Scored(found, self.metric, self.scores)
+        if self.metric is not None and self.scores is not None:
+            return Scored(found, self.metric, self.scores)
+        return found if self.pair is None else Decoded(found, self.pair, samples)
 
 
 def prepare(
@@ -141,6 +147,7 @@ def prepare(
     inputs: Mapping[str, Any] | None = None,
     cache: Path | None = None,
     metric: OwnMetric | None = None,
+    partner: Path | None = None,
 ) -> Subject:
     """Read the data, run the original once and say what its outputs are.
 
@@ -171,6 +178,7 @@ def prepare(
     )
     progress("clean", 0.02, expected.sentence)
     files = {"model": upload, "calibration": calibration, "evaluation": evaluation}
+    files["partner"] = partner
     sha256 = {key: digest(path) for key, path in files.items() if path is not None}
     return Subject(
         original=original,
@@ -198,7 +206,14 @@ def prepare(
         doubt=examined.doubt,
         metric=metric,
         scores=None if metric is None else scores(metric, original),
+        pair=None if partner is None else _pair(original, partner, inputs),
     )
+
+
+def _pair(original: Path, partner: Path, inputs: Mapping[str, Any] | None) -> Pair:
+    """Decoding begins with the `value` of `decoder_start`, a name that no input has, else 0."""
+    given = (inputs or {}).get("decoder_start", {})
+    return pair(original, partner, start=int(given.get("value", 0)))
 
 
 def _examined(original: Path, recipe: Recipe, parts: Split) -> Examined:

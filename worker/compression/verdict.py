@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from worker.compression.benchmark import Latency, runs_here
 from worker.compression.fidelity import (
+    LOST_DB,
     Accuracy,
     Fidelity,
     drop,
@@ -195,15 +196,17 @@ def _closeness(evidence: Evidence) -> str:
         return ""
     fidelity = evidence.fidelity
     if all(output.identical for output in fidelity.outputs):
-        return f"Outputs are identical on {fidelity.samples} {_kind(fidelity)} samples."
-    parts = [part for part in (_lost(evidence), _sqnr(evidence)) if part]
+        return f"Outputs are identical on {_samples(fidelity)}."
+    parts = "; ".join(part for part in (_lost(evidence), _sqnr(evidence)) if part)
     if not parts:
         return ""
-    return f"{'; '.join(parts)}, on {fidelity.samples} {_kind(fidelity)} samples."
+    beyond = " That is outside the bound." if not (evidence.verified or evidence.kept) else ""
+    return f"{parts[0].upper()}{parts[1:]}, on {_samples(fidelity)}.{beyond}"
 
 
-def _kind(fidelity: Fidelity) -> str:
-    return "synthetic" if fidelity.source == "synthetic" else "held-out"
+def _samples(fidelity: Fidelity) -> str:
+    kind = "synthetic" if fidelity.source == "synthetic" else "held-out"
+    return f"{fidelity.samples} {kind} sample{'' if fidelity.samples == 1 else 's'}"
 
 
 def _lost(evidence: Evidence) -> str:
@@ -211,14 +214,22 @@ def _lost(evidence: Evidence) -> str:
     if lost is None:
         return ""
     end = interval_end(evidence.fidelity, evidence.accuracy)
-    reach = f" (95 %: at most {100 * end:.2g} %)" if end is not None and end > lost else ""
+    reach = f" (95 %: at most {percent(end)})" if end is not None and end > lost else ""
     if evidence.accuracy is None:
-        return f"Answers changed by {100 * lost:.2g} %{reach}"
+        return f"{_what(evidence.fidelity, lost)} {percent(lost)}{reach}"
     accuracy = evidence.accuracy
     return (
-        f"{accuracy.metric} {accuracy.before:.4g} to {accuracy.after:.4g}, "
-        f"a relative drop of {100 * lost:.2g} %{reach}"
+        f"the metric {accuracy.metric} went from {accuracy.before:.4g} to "
+        f"{accuracy.after:.4g}, a relative drop of {percent(lost)}{reach}"
     )
+
+
+def _what(fidelity: Fidelity, lost: float) -> str:
+    """What `lost` is a share of: it is the worst output's."""
+    worst = next(one for one in fidelity.outputs if one.drop == lost)
+    if worst.drop == 1.0 and worst.sqnr_db == LOST_DB:
+        return f"output {worst.name!r} is broken (not finite, or of another shape): lost"
+    return "1 - cosine of the embeddings:" if worst.kind == "embedding" else "changed answers:"
 
 
 def _sqnr(evidence: Evidence) -> str:
@@ -240,6 +251,11 @@ def _zeros(evidence: Evidence) -> str:
         f"{100 * share:.0f} % of the weights are zero: that shrinks the compressed download "
         f"({in_bytes(after.compressed_bytes)} with zstd), not latency or memory."
     )
+
+
+def percent(share: float) -> str:
+    """A share for people: 0.96 %, 12 %, 100 %."""
+    return f"{100 * share:.2g} %" if abs(share) < 0.995 else f"{100 * share:.0f} %"
 
 
 def in_bytes(count: int) -> str:

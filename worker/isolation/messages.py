@@ -38,11 +38,13 @@ class Request:
     inputs: dict[str, Any] | None = None  #: shapes, where the format has none
     out: str = "out"  #: where the results go
     cache: str | None = None  #: what earlier jobs on the same files found out
+    partner: str | None = None  #: the decoder of an encoder, or the reverse
     metric: str | None = None  #: name of the metric that the supervisor is asked for
 
     def paths(self) -> list[str]:
         """Every file that the child has to read."""
-        return [path for path in (self.model, self.calibration, self.evaluation) if path]
+        every = (self.model, self.calibration, self.evaluation, self.partner)
+        return [path for path in every if path]
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), allow_nan=False)

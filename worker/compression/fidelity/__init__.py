@@ -1,6 +1,7 @@
 """How close a compressed model stays to the original, judged on samples that it never saw."""
 
 from worker.compression.fidelity.bounds import bound_used, drop, interval_end, keeps, worst_sqnr
+from worker.compression.fidelity.decoding import Pair, pair
 from worker.compression.fidelity.examining import Examined, examine
 from worker.compression.fidelity.kinds import output_kinds
 from worker.compression.fidelity.layout import Layout, layout
@@ -12,12 +13,14 @@ from worker.compression.fidelity.measures import (
     OutputKind,
     WorstChannel,
 )
-from worker.compression.fidelity.own_metric import OwnMetric, Scored, scores
+from worker.compression.fidelity.own_metric import Decoded, OwnMetric, Scored, Yardstick, scores
 from worker.compression.fidelity.reference import Reference
-from worker.compression.fidelity.signal import Signal
+from worker.compression.fidelity.signal import LOST_DB, Signal
 
 __all__ = [
+    "LOST_DB",
     "Accuracy",
+    "Decoded",
     "Examined",
     "Fidelity",
     "Interval",
@@ -25,10 +28,12 @@ __all__ = [
     "OutputFidelity",
     "OutputKind",
     "OwnMetric",
+    "Pair",
     "Reference",
     "Scored",
     "Signal",
     "WorstChannel",
+    "Yardstick",
     "bound_used",
     "drop",
     "examine",
@@ -36,6 +41,7 @@ __all__ = [
     "keeps",
     "layout",
     "output_kinds",
+    "pair",
     "scores",
     "worst_sqnr",
 ]

@@ -70,7 +70,7 @@ def bound_used(
     parts = [0.0 if lost is None else lost / allowed]
     if sqnr is not None:
         parts.append(10 ** ((min_sqnr_db - sqnr) / 20))
-    if accuracy is None or (accuracy.source == "labels" and accuracy.samples < _ENOUGH_LABELS):
+    if accuracy is None or (accuracy.source != "own" and accuracy.samples < _ENOUGH_LABELS):
         few = [one for one in fidelity.outputs if (one.answers or 0) * allowed < _TELLING]
         parts += [one.likely_drop / allowed for one in few if one.likely_drop]
     return max(parts)

@@ -45,9 +45,10 @@ class _Seen:
     answers: set[int] = field(default_factory=set)
     count: int = 0
 
-    def add(self, value: np.ndarray) -> None:
+    def add(self, value: np.ndarray, *, alike: bool) -> None:
+        """Add a sample's; `alike`: its inputs have the shapes of the first sample's."""
         self.count += 1
-        self.varying |= value.shape != self.first.shape
+        self.varying |= alike and value.shape != self.first.shape
         self.constant = self.constant and _same(self.first, value)
         if value.dtype.kind != "f":
             return
@@ -86,9 +87,11 @@ def examine(
     if noisy:
         _warn_noise(path, noisy)
     seen = {name: _Seen(value) for name, value in zip(names, first, strict=True)}
+    shapes = _shapes(samples[0])
     for index in range(min(len(samples), _LOOKED_AT)):
-        for name, value in zip(names, _run(running, names, samples[index]) or (), strict=False):
-            seen[name].add(value)
+        feed = samples[index]
+        for name, value in zip(names, _run(running, names, feed) or (), strict=False):
+            seen[name].add(value, alike=_shapes(feed) == shapes)
     found = Examined(_put_right(path, kinds, seen, stated))
     _warn_of(seen, found.kinds)
     return replace(found, doubt=_doubt(seen, found.kinds, noisy, len(samples)))
@@ -102,6 +105,10 @@ def _run(running: ort.InferenceSession, names: list[str], feed: Feed) -> _Output
     except Exception:  # a sample that the model refuses: whoever needs it will say so
         return None
     return made if all(isinstance(one, np.ndarray) for one in made) else None
+
+
+def _shapes(feed: Feed) -> dict[str, tuple[int, ...]]:
+    return {name: value.shape for name, value in feed.items()}
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:
@@ -154,19 +161,19 @@ def _warn_of(seen: Mapping[str, _Seen], kinds: Mapping[str, OutputKind]) -> None
             _say(
                 f"output {name!r} of the original is NaN or infinite on {one.broken} of "
                 f"{one.count} samples: there nothing is compared",
-                "output_not_finite",
+                code="output_not_finite",
             )
         if one.constant and one.count > 1 and kinds[name] != "state":
             _say(
                 f"output {name!r} is the same for all {one.count} samples that were looked at: "
                 "it tells nothing of what a compression loses",
-                "constant_output",
+                code="constant_output",
             )
         if one.varying and one.first.dtype.kind == "f" and kinds[name] == "value":
             _say(
-                f"the shape of output {name!r} varies with the sample; a result that gives "
-                "another shape counts as lost there",
-                "varying_shape",
+                f"the shape of output {name!r} varies with what the input holds; a result that "
+                "gives another shape counts as lost there",
+                code="varying_shape",
             )
 
 
@@ -179,7 +186,7 @@ def _warn_one_answer(name: str, one: _Seen, kind: OutputKind) -> None:
     _say(
         f"the largest entry of output {name!r} is the same one in all {one.count} samples that "
         f"were looked at: {then} (goal.outputs says what it is)",
-        "one_answer",
+        code="one_answer",
     )
 
 
@@ -190,7 +197,7 @@ def _warn_noise(path: Path, noisy: Sequence[str]) -> None:
         f"the original answers the same sample differently each time ({', '.join(noisy)})"
         + (f", through {because}" if because else "")
         + ": its own noise counts as loss",
-        "not_deterministic",
+        code="not_deterministic",
     )
 
 
@@ -202,5 +209,5 @@ def _is_random(node: ir.Node) -> bool:
     return training is not None and bool(training.numpy())
 
 
-def _say(message: str, code: str) -> None:
+def _say(message: str, *, code: str) -> None:
     warnings.warn(CompressionWarning(message, code=code), stacklevel=4)

@@ -62,6 +62,7 @@ class Accuracy(BaseModel):
     drop: float
     interval: Interval
     samples: int
-    source: Literal["labels", "own"] = Field(
-        default="labels", description="labels of the data, or the user's own metric"
+    source: Literal["labels", "own", "decoding"] = Field(
+        default="labels",
+        description="labels of the data, the user's own metric, or tokens decoded as before",
     )

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from worker.compression.calibration import CalibrationSet
 from worker.compression.errors import CompressionWarning, InvalidData
+from worker.compression.fidelity.decoding import Pair, agreement
 from worker.compression.fidelity.intervals import bootstrap
 from worker.compression.fidelity.measures import Accuracy, Fidelity
 from worker.compression.fidelity.reference import Reference
@@ -39,6 +41,25 @@ class Scored:
         """
         fidelity, _ = self._reference.compare(path)
         return fidelity, accuracy(self._metric.name, self._before, scores(self._metric, path))
+
+
+class Decoded:
+    """A reference whose accuracy is the share of tokens that a pair decodes as before."""
+
+    def __init__(self, reference: Reference, both: Pair, samples: CalibrationSet) -> None:
+        self._reference, self._pair, self._samples = reference, both, samples
+        self._before = both.tokens(both.model, samples)
+
+    def compare(self, path: Path) -> tuple[Fidelity, Accuracy | None]:
+        """Judge a result in place of the half that it was made from."""
+        fidelity, _ = self._reference.compare(path)
+        kept = np.array(agreement(self._before, self._pair.tokens(path, self._samples)))
+        found = accuracy("greedy_decoding", np.ones(len(kept)), kept)
+        return fidelity, found.model_copy(update={"source": "decoding"})
+
+
+Yardstick = Reference | Scored | Decoded
+"""Whatever `compare` a result with the original."""
 
 
 def scores(metric: OwnMetric, path: Path) -> np.ndarray:

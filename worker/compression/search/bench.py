@@ -9,7 +9,7 @@ from worker.compression import graph
 from worker.compression.assessment import Made
 from worker.compression.benchmark import race, runs_here
 from worker.compression.errors import CompressionError
-from worker.compression.fidelity import Fidelity, Reference, Scored
+from worker.compression.fidelity import Fidelity, Yardstick
 from worker.compression.passes import AnyPass
 from worker.compression.pipeline import run_passes
 from worker.compression.search.memory import Memory, identity
@@ -42,11 +42,11 @@ class Bench:
         self._done: dict[str, Sequence[Made]] = {}
         self._seconds: dict[str, float] = {}
         self._contents: dict[str, str] = {}
-        self._reference: Reference | Scored | None = None
-        self._witness: Reference | Scored | None = None
+        self._reference: Yardstick | None = None
+        self._witness: Yardstick | None = None
 
     @property
-    def reference(self) -> Reference | Scored:
+    def reference(self) -> Yardstick:
         """The original's answers on the selecting samples, from one run of it."""
         if self._reference is None:
             self._reference = self.subject.reference(self.subject.split.select, "select")

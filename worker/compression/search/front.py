@@ -6,7 +6,14 @@ from pathlib import Path
 from worker.compression.fidelity import drop, worst_sqnr
 from worker.compression.report import Candidate, Report, Warned
 from worker.compression.search.bench import by_bytes
-from worker.compression.search.trial import SPENT, Trial, dominated, inside, shortfall
+from worker.compression.search.trial import (
+    SPENT,
+    UNMEASURED,
+    Trial,
+    dominated,
+    inside,
+    shortfall,
+)
 from worker.compression.subject import Subject, copy_model
 from worker.compression.verdict import BUSY
 
@@ -74,7 +81,7 @@ def _because(subject: Subject, one: Trial, best: Trial | None) -> str:
 def disproof(report: Report) -> str:
     """What the last measurement of a candidate says against it."""
     if report.latency[0].verdict == "unreliable" and report.verdict.sentence.count(BUSY):
-        return f"{BUSY} it in the end (about {report.latency[0].speedup:.2f}x)"
+        return f"{UNMEASURED} in the end (about {report.latency[0].speedup:.2f}x)"
     return f"on the samples that report: {report.verdict.sentence}"
 
 
@@ -88,7 +95,7 @@ def why_not(subject: Subject, trials: Sequence[Trial]) -> str:
     """What goes with the original: the nearest candidates, and what blocked them."""
     wanted = "smaller" if by_bytes(subject) else "faster"
     goal = subject.recipe.goal
-    unmeasured = [one for one in trials if BUSY in shortfall(subject, one)]
+    unmeasured = [one for one in trials if UNMEASURED in shortfall(subject, one)]
     nearest = sorted(
         trials, key=lambda one: (one not in unmeasured, one.bound_used(goal), -one.speedup)
     )

@@ -17,9 +17,11 @@ from worker.compression.fidelity import (
 from worker.compression.passes import AnyPass
 from worker.compression.recipe import Goal
 from worker.compression.subject import Subject
-from worker.compression.verdict import BUSY, FASTER, SMALLER, over_limits
+from worker.compression.verdict import FASTER, SMALLER, over_limits, percent
 
 SPENT = "the time budget was spent"
+UNMEASURED = "no reliable measurement"
+"""What blocks a candidate on a machine that does other work as well."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +103,15 @@ def shortfall(subject: Subject, one: Trial) -> str:
         return "; ".join(over)
     if not runs_here(subject.recipe.target.cpu):
         return ""
+    ratio = one.bytes / subject.model.bytes
+    if goal.objective == "size" and ratio > SMALLER:
+        return f"not smaller ({ratio:.2f}x of the bytes)"
     if one.latency.verdict == "unreliable":
-        return f"{BUSY} (about {one.speedup:.2f}x)"
+        return f"{UNMEASURED} (about {one.speedup:.2f}x)"
     if one.latency.verdict == "slower":
         return f"slower ({one.speedup:.2f}x)"
     if goal.objective == "size":
-        ratio = one.bytes / subject.model.bytes
-        return "" if ratio <= SMALLER else f"not smaller ({ratio:.2f}x of the bytes)"
+        return ""
     if one.latency.verdict != "faster" or one.latency.interval[0] < FASTER:
         return f"not measurably faster ({one.speedup:.2f}x)"
     return ""
@@ -119,8 +123,8 @@ def loss(one: Trial) -> str:
         return "not compared"
     lost, sqnr = drop(one.fidelity, one.accuracy), worst_sqnr(one.fidelity)
     likely = max((out.likely_drop or 0 for out in one.fidelity.outputs), default=0.0)
-    words = [] if lost is None else [f"drop {100 * lost:.2g} %"]
+    words = [] if lost is None else [f"drop {percent(lost)}"]
     if lost is not None and likely > lost:
-        words.append(f"likely {100 * likely:.2g} % on other samples")
+        words.append(f"likely {percent(likely)} on other samples")
     words += [] if sqnr is None else [f"worst channel at {sqnr:.1f} dB"]
     return ", ".join(words) or "identical"
