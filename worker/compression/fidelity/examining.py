@@ -41,6 +41,7 @@ class _Seen:
     first: np.ndarray
     constant: bool = True
     broken: int = 0
+    hopeless: int = 0
     varying: bool = False
     answers: set[int] = field(default_factory=set)
     count: int = 0
@@ -52,7 +53,9 @@ class _Seen:
         self.constant = self.constant and _same(self.first, value)
         if value.dtype.kind != "f":
             return
-        self.broken += not np.isfinite(value).all()
+        finite = np.isfinite(value)
+        self.broken += not finite.all()
+        self.hopeless += value.size > 0 and not finite.any()
         if value.ndim and value.size and len(self.answers) < 2:
             self.answers |= {int(one) for one in np.unique(value.argmax(-1))}
 
@@ -148,10 +151,10 @@ def _doubt(
     judged = [name for name, kind in kinds.items() if kind != "state"] or list(kinds)
     if all(name in noisy for name in judged):
         return "the original answers differently each time, so that nothing can be told by it"
+    if all(seen[name].hopeless == seen[name].count > 0 for name in judged):
+        return "the original's own outputs are not finite"
     if count > 1 and all(seen[name].constant for name in judged):
         return "the original answers all samples alike, so that nothing can be told by them"
-    if all(seen[name].broken == seen[name].count > 0 for name in judged):
-        return "the original's own outputs are not finite"
     return None
 
 
@@ -159,8 +162,8 @@ def _warn_of(seen: Mapping[str, _Seen], kinds: Mapping[str, OutputKind]) -> None
     for name, one in seen.items():
         if one.broken:
             _say(
-                f"output {name!r} of the original is NaN or infinite on {one.broken} of "
-                f"{one.count} samples: there nothing is compared",
+                f"output {name!r} of the original holds NaN or infinity on {one.broken} of "
+                f"{one.count} samples: where it does, nothing is compared",
                 code="output_not_finite",
             )
         if one.constant and one.count > 1 and kinds[name] != "state":

@@ -139,10 +139,17 @@ def speedup_interval(latencies: Sequence[Latency]) -> Markup:
     return intervals(rows, label, bound=1, bound_words="1× = as fast as before")
 
 
+# Beside the speed-up there is room for no more.
+_LONGEST_SHAPES = 20
+
+
 def setting(latency: Latency) -> str:
     """Threads and input shapes of a measurement, in a few words."""
     threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
-    shapes = ", ".join("×".join(map(str, shape)) for shape in latency.shapes.values())
+    shapes = ", ".join(
+        dict.fromkeys("×".join(map(str, shape)) for shape in latency.shapes.values())
+    )
+    shapes = words.shortened(shapes, _LONGEST_SHAPES)
     return f"{threads}, {shapes}" if shapes else threads
 
 
