@@ -56,14 +56,16 @@ def _run(subject: Subject, pass_: Pass, source: Path, context: Context) -> Made:
         model = _applied(pass_, source, replace(context, workdir=folder, source=source))
     path = folder / "model.onnx"
     graph.save(model, path)
+    notes, extra = graph.notes(model), dict(model.meta.get("extra", {}))
+    graph.release(model)
     _check(path, pass_, subject)
     return Made(
         path=path,
         pass_=pass_,
         seconds=time.monotonic() - started,
         warnings=heard(),
-        notes=graph.notes(model),
-        extra=dict(model.meta.get("extra", {})),
+        notes=notes,
+        extra=extra,
         files=sorted((folder / FILES).glob("*")),
     )
 

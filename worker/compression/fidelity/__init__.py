@@ -1,6 +1,13 @@
 """How close a compressed model stays to the original, judged on samples that it never saw."""
 
-from worker.compression.fidelity.bounds import bound_used, drop, interval_end, keeps, worst_sqnr
+from worker.compression.fidelity.bounds import (
+    bound_used,
+    drop,
+    error_power,
+    interval_end,
+    keeps,
+    worst_sqnr,
+)
 from worker.compression.fidelity.decoding import Pair, pair
 from worker.compression.fidelity.examining import Examined, examine
 from worker.compression.fidelity.kinds import output_kinds
@@ -36,6 +43,7 @@ __all__ = [
     "Yardstick",
     "bound_used",
     "drop",
+    "error_power",
     "examine",
     "interval_end",
     "keeps",

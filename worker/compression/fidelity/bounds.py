@@ -76,6 +76,24 @@ def bound_used(
     return max(parts)
 
 
+def error_power(fidelity: Fidelity, *, max_drop: float, min_sqnr_db: float) -> float:
+    """Error of the worst output in squared units of its bound.
+
+    Powers of independent errors add up, which tells apart what each of them contributes; a drop
+    does not, as long as no answer has changed. For the same reason all scores of a class output
+    count, not only those that lead.
+    """
+    allowed = max(max_drop, _ROUNDING)
+    return max((_power(one, allowed, min_sqnr_db) for one in fidelity.outputs), default=0.0)
+
+
+def _power(one: OutputFidelity, allowed: float, min_sqnr_db: float) -> float:
+    if one.kind == "embedding" and one.drop is not None:
+        return one.drop / allowed
+    sqnr = _sqnr(one) if one.kind == "value" else one.sqnr_db
+    return 0.0 if sqnr is None else float(10 ** ((min_sqnr_db - sqnr) / 10))
+
+
 def _lost(one: OutputFidelity) -> bool:
     return one.drop == 1.0 and one.sqnr_db == LOST_DB
 

@@ -87,6 +87,15 @@ def spill(model: ir.Model, path: Path) -> ir.Model:
     return model
 
 
+def release(model: ir.Model) -> None:
+    """Close the files that weights are read from, one for each; the model is done with.
+
+    Otherwise they stay open until the garbage of its circles is collected.
+    """
+    for tensor in _external_tensors(model):
+        tensor.release()
+
+
 def remove(path: Path) -> None:
     """Delete a model file that `save` or `spill` wrote, with its data file."""
     path.with_name(f"{path.name}.data").unlink(missing_ok=True)

@@ -43,7 +43,7 @@ class Bench:
         self._seconds: dict[str, float] = {}
         self._contents: dict[str, str] = {}
         self._reference: Yardstick | None = None
-        self._witness: Yardstick | None = None
+        self._witnesses: dict[int, Yardstick] = {}
 
     @property
     def reference(self) -> Yardstick:
@@ -57,10 +57,14 @@ class Bench:
         split = self.subject.split
         if len(split.select) >= _ENOUGH or self.subject.metric or split.select.labels:
             return None
-        if self._witness is None:
-            some = split.calibrate[:_WITNESSES]
-            self._witness = self.subject.reference(some, "calibrate")
-        return self._witness.compare(path)[0]
+        return self.on_calibration(_WITNESSES).compare(path)[0]
+
+    def on_calibration(self, count: int) -> Yardstick:
+        """The original's answers on the first `count` calibration samples."""
+        if count not in self._witnesses:
+            some = self.subject.split.calibrate[:count]
+            self._witnesses[count] = self.subject.reference(some, f"calibrate-{count}")
+        return self._witnesses[count]
 
     def try_(self, name: str, passes: Sequence[AnyPass]) -> Trial:
         """One candidate, unless it was tried before or the budget would not let it end."""

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from worker.compression.subject import Subject, digest
 # Larger files cost more room than they save time.
 _LARGEST = 1 << 30
 _PASSES: TypeAdapter[list[AnyPass]] = TypeAdapter(list[AnyPass])
+_EFFECTS = TypeAdapter(dict[str, float])
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,24 @@ class Memory:
             part = record.with_suffix(".part")
             part.write_text(json.dumps(self._described(one)))
             part.replace(record)
+
+    def effects(self, passes: Sequence[AnyPass]) -> dict[str, float]:
+        """Error power by layer, as kept; empty where it was not."""
+        if self.folder is None:
+            return {}
+        try:
+            return _EFFECTS.validate_json(self._effects(passes).read_bytes())
+        except (OSError, ValidationError):
+            return {}
+
+    def keep_effects(self, passes: Sequence[AnyPass], effects: Mapping[str, float]) -> None:
+        """Remember what each layer does to the outputs."""
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._effects(passes).write_text(json.dumps(effects))
+
+    def _effects(self, passes: Sequence[AnyPass]) -> Path:
+        return self._record(passes).with_suffix(".effects.json")
 
     def _record(self, passes: Sequence[AnyPass]) -> Path:
         if self.folder is None:

@@ -1,6 +1,8 @@
 """Mixed precision: as few layers float as the bound asks for, found by bisection."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from worker.compression.passes import AnyPass, StaticQuantization
 from worker.compression.search.bench import Bench
@@ -9,7 +11,7 @@ from worker.compression.search.ranking import worst_layers
 from worker.compression.search.trial import Trial, inside
 
 # Above this share of layers in float, little of the gain is left.
-_MOST_FLOAT = 0.6
+_MOST_FLOAT = 0.75
 
 
 def keep_worst_float(bench: Bench, one: Trial) -> Trial:
@@ -20,18 +22,27 @@ def keep_worst_float(bench: Bench, one: Trial) -> Trial:
     """
     if not one.measured or inside(one, bench.goal):
         return one
-    worst = worst_layers(bench, one)
+    shares = worst_layers(bench, one)
+    worst = list(shares)
     most = round(_MOST_FLOAT * len(worst))
-    failed, count = 0, 1
-    # Few first: the loss often sits in one or two layers, and these candidates are the fastest.
-    while count <= most:
+    failed, count = 0, min(_needed(one.bound_used(bench.goal), shares), most)
+    while count > failed:
         found = _with_float(bench, one, worst[:count])
         if inside(found, bench.goal):
             return _fewest(bench, one, worst, (failed, count), found)
         if not found.measured or gain(bench, found) < 1:
             break
-        failed, count = count, 2 * count
+        failed, count = count, min(2 * count, most)
     return one
+
+
+def _needed(used: float, shares: Mapping[str, float]) -> int:
+    """How many layers must be float by the sum of the errors that are left; at least one.
+
+    What is used of a bound grows with the error's root.
+    """
+    left = np.cumsum(list(shares.values())[::-1])[::-1]
+    return max(1, int(np.count_nonzero(left > 1 / used**2)))
 
 
 def _fewest(

@@ -15,11 +15,11 @@ from worker.compression.recipe import STATIC_WEIGHTS
 from worker.compression.search.bench import Bench, by_bytes
 from worker.compression.search.gains import promising
 from worker.compression.search.mixed import keep_worst_float
+from worker.compression.search.ranking import LAYERS_ONLY
 from worker.compression.search.trial import Trial, inside
 
 Named = tuple[str, list[AnyPass]]
 
-LAYERS_ONLY = ["Conv", "MatMul", "Gemm"]
 # Families whose repair is worth its time: the fastest (or smallest) that miss the bound.
 _REPAIRED = 3
 # Settings of static quantization that cost no speed, likeliest first.
@@ -37,7 +37,7 @@ def families() -> Iterator[Named]:
     """One recipe of each kind, cheapest first, so that little time still yields something."""
     yield "cleaned graph", [GraphCleaning()]
     yield "int8", [GraphCleaning(), StaticQuantization()]
-    layers_only = StaticQuantization(ops=LAYERS_ONLY)
+    layers_only = StaticQuantization(ops=list(LAYERS_ONLY))
     yield "int8, Conv, MatMul and Gemm only", [GraphCleaning(), layers_only]
     yield "int8, scales found as it runs", [GraphCleaning(), DynamicQuantization()]
     yield "weights in 8 bits", [GraphCleaning(), WeightQuantization()]
