@@ -32,7 +32,13 @@ def answered(*, drop: float, likely: float, answers: int, samples: int = 16) -> 
 
 def test_sixteen_equal_answers_do_not_hide_that_others_will_change() -> None:
     few = answered(drop=0.0, likely=0.03, answers=16)
-    assert bound_used(few, None, **LIMITS) == pytest.approx(3)
+    assert bound_used(few, None, **LIMITS) == pytest.approx(3 * (1 + 2 / 4))
+
+
+def test_the_more_samples_foretell_a_drop_the_smaller_its_margin() -> None:
+    few = answered(drop=0.0, likely=0.008, answers=16)
+    assert bound_used(few, None, **LIMITS) > 1
+    assert bound_used(few, None, **LIMITS, witnesses=84) < 1
 
 
 def test_many_answers_count_for_themselves() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from worker.compression.assessment import Made
@@ -11,6 +12,7 @@ from worker.compression.fidelity import (
     Fidelity,
     bound_used,
     drop,
+    foretold,
     keeps,
     worst_sqnr,
 )
@@ -56,12 +58,12 @@ class Trial:
         """Share of the bound that its loss takes, over all samples; above 1 it is outside."""
         if self.fidelity is None:
             return float("inf")
-        limits = {"max_drop": goal.max_drop, "min_sqnr_db": goal.min_sqnr_db}
-        used = bound_used(self.fidelity, self.accuracy, **limits)
+        here, there = self.fidelity.samples, self.seen.samples if self.seen else 0
+        asked = partial(bound_used, max_drop=goal.max_drop, min_sqnr_db=goal.min_sqnr_db)
+        used = asked(self.fidelity, self.accuracy, witnesses=there)
         if self.seen is None:
             return used
-        here, there = self.fidelity.samples, self.seen.samples
-        return (here * used + there * bound_used(self.seen, None, **limits)) / (here + there)
+        return (here * used + there * asked(self.seen, None, witnesses=here)) / (here + there)
 
     def costs(self, goal: Goal) -> tuple[float, float, float]:
         """Milliseconds, share of the bound, bytes: less is better in each."""
@@ -122,9 +124,10 @@ def loss(one: Trial) -> str:
     if one.fidelity is None:
         return "not compared"
     lost, sqnr = drop(one.fidelity, one.accuracy), worst_sqnr(one.fidelity)
-    likely = max((out.likely_drop or 0 for out in one.fidelity.outputs), default=0.0)
+    witnesses = one.seen.samples if one.seen else 0
+    likely = max((foretold(out, witnesses) for out in one.fidelity.outputs), default=0.0)
     words = [] if lost is None else [f"drop {percent(lost)}"]
     if lost is not None and likely > lost:
-        words.append(f"likely {percent(likely)} on other samples")
+        words.append(f"up to {percent(likely)} likely on others")
     words += [] if sqnr is None else [f"worst channel at {sqnr:.1f} dB"]
     return ", ".join(words) or "identical"
