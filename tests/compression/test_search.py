@@ -117,7 +117,7 @@ def test_a_method_that_changed_nothing_is_no_candidate(tmp_path: Path) -> None:
         "g (float[1, 64] x) => (float[1, 64] y) { e = Exp(x) y = Tanh(e) }"
     )
     path = models.written(model, tmp_path / "model.onnx")
-    report = compress(path, {"goal": {"time_budget_s": 10}}, out=tmp_path / "out", quiet=quiet)
+    report = compress(path, {"goal": {"time_budget_s": 120}}, out=tmp_path / "out", quiet=quiet)
     said = {one.name: one for one in report.candidates}
     assert said["int8"].bytes is None
     assert "nothing was quantized" in said["int8"].reason
