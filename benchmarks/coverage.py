@@ -18,9 +18,9 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from benchmarks import tasks
-from benchmarks.product import CallFailed, Feed, automatic, compress, feeds
+from benchmarks.product import CallFailed, Feed, automatic, compress, feeds, untimed
 from benchmarks.rows import Results, Row, about_this_machine
-from worker.compression import graph
+from worker.compression import PRESETS, graph
 
 POOL, SEEDS, LEVEL = 1100, 30, 0.05
 SAMPLES = {"digits": 128}
@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     tasks.add_arguments(parser, models=["digits", "efficientnet_lite0", "minilm"])
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--by", default="auto", help="a recipe's name (default: auto)")
+    parser.add_argument("--by", default="auto", choices=list(PRESETS))
     given = parser.parse_args()
     results = Results(given.results)
     results.add(about_this_machine())
@@ -81,9 +81,12 @@ def measured(pool: Pool, count: int, by: str, seed: int) -> Row:
         file = Path(place) / "samples.npz"
         given = {f"{n}|{k}": v for n, i in enumerate(drawn) for k, v in pool.samples[i].items()}
         np.savez(file, **given)
-        recipe = automatic("latency", seed=seed) if by == "auto" else by
+        out = Path(place) / "out"
         try:
-            run = compress(pool.model, Path(place) / "out", recipe, file)
+            if by == "auto":
+                run = compress(pool.model, out, automatic("latency", seed=seed), file)
+            else:
+                run = untimed(pool.model, out, {**PRESETS[by].model_dump(), "seed": seed}, file)
         except CallFailed as failure:
             return {"error": str(failure)}
         got = answers(run.model, [pool.samples[i] for i in rest])

@@ -44,31 +44,39 @@ def compress(
     Raises:
         CallFailed: with the last lines that the command said.
     """
-    given = recipe if isinstance(recipe, str) else json.dumps(recipe)
-    command: list[str | Path] = [
-        COMMAND,
-        "compress",
-        model,
-        "-o",
-        out,
-        "--recipe",
-        given,
-        *more,
-    ]
+    command: list[str | Path] = [COMMAND, "compress", model, "-o", out]
+    command += ["--recipe", text(recipe), *more]
     if calibration:
         command += ["--calibration", calibration]
     if cache is None:
         command.append("--no-cache")
-    place = {"XDG_CACHE_HOME": str(cache)} if cache else {}
+    return _run(command, out, {"XDG_CACHE_HOME": str(cache)} if cache else {})
+
+
+def untimed(model: Path, out: Path, recipe: Mapping[str, Any] | str, samples: Path) -> Run:
+    """An explicit recipe by the library, which waits for no quiet: the same result.
+
+    Raises:
+        CallFailed: with the last lines that the process said.
+    """
+    command = [sys.executable, "-m", "benchmarks.untimed", model, out, text(recipe), samples]
+    return _run(command, out, {})
+
+
+def _run(command: list[str | Path], out: Path, environment: Mapping[str, str]) -> Run:
     with watched() as watch:
         done = subprocess.run(
-            command, capture_output=True, text=True, env={**os.environ, **place}
+            command, capture_output=True, text=True, env={**os.environ, **environment}
         )
     if done.returncode not in (DONE, ORIGINAL_BACK):
         said = " / ".join(done.stderr.strip().splitlines()[-3:])
         raise CallFailed(f"exit {done.returncode}: {said}")
     report = json.loads((out / "report.json").read_text())
     return Run(out / "model.onnx", report, watch)
+
+
+def text(recipe: Mapping[str, Any] | str) -> str:
+    return recipe if isinstance(recipe, str) else json.dumps(recipe)
 
 
 def automatic(objective: str, *, seed: int = 0) -> dict[str, Any]:
