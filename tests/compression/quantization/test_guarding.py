@@ -10,6 +10,7 @@ from tests.models import build, context, normal, opened, run, sqnr
 from worker.compression import graph
 from worker.compression.benchmark import int8_share
 from worker.compression.passes import StaticQuantization
+from worker.compression.quantization import Format
 
 FEEDS = [{"x": normal(1, 8, 12, 12, seed=seed)} for seed in range(8)]
 LAYERS = {
@@ -48,10 +49,13 @@ def three_layers(second: str) -> onnx.ModelProto:
     return build(text, weights)
 
 
+@pytest.mark.parametrize("format_", ["qdq", "qoperator"])
 @pytest.mark.parametrize("second", LAYERS.values(), ids=LAYERS)
-def test_a_layer_kept_float_loses_nothing_to_the_runtime(second: str, tmp_path: Path) -> None:
+def test_a_layer_kept_float_loses_nothing_to_the_runtime(
+    second: str, format_: Format, tmp_path: Path
+) -> None:
     model = three_layers(second)
-    pass_ = StaticQuantization(keep_float=["second"])
+    pass_ = StaticQuantization(keep_float=["second"], format=format_)
     result = pass_.apply(opened(model), context(tmp_path, FEEDS))
     path = tmp_path / "result.onnx"
     graph.save(result, path)

@@ -37,7 +37,7 @@ def constants_lifted(model: ir.Model) -> ir.Model:
         common.RemoveUnusedNodesPass(),
     ):
         model = step(model).model
-    return model
+    return graph.renewed(model)
 
 
 def redundancy_removed(model: ir.Model) -> ir.Model:

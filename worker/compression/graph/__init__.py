@@ -14,7 +14,14 @@ from worker.compression.graph.files import (
     to_proto,
     weight_bytes,
 )
-from worker.compression.graph.interface import InputSpec, free_name, inputs, opset, outputs
+from worker.compression.graph.interface import (
+    InputSpec,
+    free_name,
+    inputs,
+    opset,
+    outputs,
+    renewed,
+)
 from worker.compression.graph.notes import note, notes, settle
 from worker.compression.graph.selection import (
     matches,
@@ -64,6 +71,7 @@ __all__ = [
     "parameters",
     "release",
     "remove",
+    "renewed",
     "save",
     "select",
     "select_nodes",

@@ -42,6 +42,7 @@ def load(path: Path) -> ir.Model:
         )
     for tensor in _external_tensors(model):
         _check_external(tensor, path.parent)
+    _check_read(model, path.name)
     return model
 
 
@@ -60,6 +61,20 @@ def _check_outputs(path: Path) -> None:
                 hint="export the model with tensors as outputs "
                 "(skl2onnx: options={'zipmap': False})",
             )
+
+
+def _check_read(model: ir.Model, name: str) -> None:
+    """Refuse a model whose nodes read what is nowhere; onnx_ir knows no sparse initializers."""
+    for node in model.graph.all_nodes():
+        for value in node.inputs:
+            if value is None or value.producer() is not None or value.const_value is not None:
+                continue
+            if not value.is_graph_input() and not value.is_initializer():
+                raise InvalidModel(
+                    f"{name}: {node.op_type} {node.name or ''} reads {value.name!r}, which is "
+                    "neither an input nor a dense constant nor made by a node",
+                    hint="sparse initializers are not supported: store them densely",
+                )
 
 
 def save(model: ir.Model, path: Path) -> None:

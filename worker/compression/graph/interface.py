@@ -9,6 +9,8 @@ import onnx_ir as ir
 from worker.compression.errors import InvalidModel
 from worker.compression.graph.files import load
 
+_INITIALIZERS_ARE_NO_INPUTS = 4
+
 
 @dataclass(frozen=True)
 class InputSpec:
@@ -37,6 +39,12 @@ def outputs(model: ir.Model | Path) -> list[InputSpec]:
 def opset(model: ir.Model) -> int:
     """Version of the standard operator set."""
     return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
+
+
+def renewed(model: ir.Model) -> ir.Model:
+    """An IR version in which initializers need not be inputs: those before it are from 2018."""
+    model.ir_version = max(model.ir_version, _INITIALIZERS_ARE_NO_INPUTS)
+    return model
 
 
 def _open(model: ir.Model | Path) -> ir.Model:

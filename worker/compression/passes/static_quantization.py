@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from worker.compression import graph
 from worker.compression.errors import CompressionWarning
 from worker.compression.passes.base import Context, Pass
+from worker.compression.precision import store_halves
 from worker.compression.quantization import (
     DEFAULT_OPS,
     FEWEST_SAMPLES,
@@ -26,6 +27,7 @@ from worker.compression.quantization import (
     bias_corrections,
     choose,
     compensated_weights,
+    computes_in_half,
     insert,
     insert_qoperators,
 )
@@ -97,6 +99,12 @@ class StaticQuantization(Pass):
         return self
 
     def apply(self, model: ir.Model, context: Context) -> ir.Model:
+        halves = computes_in_half(model)
+        result = self._quantized(model, context)
+        # int8 needs floats around it; what stays float would be stored at twice its size.
+        return store_halves(result) if halves else result
+
+    def _quantized(self, model: ir.Model, context: Context) -> ir.Model:
         context.progress(0, "preparing the graph")
         calibration = self._calibration(model, context)
         model = calibration.model()

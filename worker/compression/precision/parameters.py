@@ -80,6 +80,7 @@ def parameters(model: ir.Model) -> list[Parameter]:
         common.RemoveInitializersFromInputsPass(),
     ):
         step(model)
+    graph.renewed(model)
     derived = _derived(model)
     found = []
     for part in model.graphs():

@@ -12,6 +12,7 @@ from worker.compression.quantization.dynamic import (
     insert_dynamic,
     prepare_dynamic,
 )
+from worker.compression.quantization.halves import computes_in_half
 from worker.compression.quantization.insertion import Format, Options, insert, weight_axis
 from worker.compression.quantization.operators import DEFAULT_OPS, INT8_OPS
 from worker.compression.quantization.preparation import prepare
@@ -35,6 +36,7 @@ __all__ = [
     "bias_corrections",
     "choose",
     "compensated_weights",
+    "computes_in_half",
     "insert",
     "insert_dynamic",
     "insert_qoperators",

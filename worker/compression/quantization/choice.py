@@ -105,4 +105,7 @@ def _captured(model: ir.Model) -> set[ir.Value]:
 def _note_bodies(model: ir.Model, choice: Choice) -> None:
     for node in model.graph.all_nodes():
         if node.op_type in LAYERS and node.graph is not model.graph:
-            choice.reasons[node.name or ""] = "it is inside a body of If or Loop"
+            choice.reasons[node.name or ""] = (
+                "it is inside a body of If or Loop, where dynamic_quantization and "
+                "weight_quantization reach it"
+            )

@@ -15,7 +15,7 @@ def widen(model: ir.Model) -> bool:
 
     A model that keeps its weights as half floats and casts them before use is left as it is.
     """
-    if not _computes_in_half(model):
+    if not computes_in_half(model):
         return False
     narrow = [value for value in model.graph.outputs if value.dtype == _HALF]
     for part in model.graphs():
@@ -41,7 +41,8 @@ def _widen_values(values: Sequence[ir.Value]) -> None:
             value.dtype = _FLOAT
 
 
-def _computes_in_half(model: ir.Model) -> bool:
+def computes_in_half(model: ir.Model) -> bool:
+    """Whether a layer multiplies by half floats."""
     layers = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU")
     return any(
         value is not None and value.const_value is not None and value.const_value.dtype == _HALF

@@ -14,6 +14,7 @@ from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 from onnxruntime.quantization.quant_utils import QuantizationMode
 
+from worker.compression.quantization.guarding import guard_float_layers
 from worker.compression.quantization.insertion import Options, Ranges
 from worker.compression.quantization.operators import absorbed, data_inputs
 
@@ -43,6 +44,7 @@ def insert_qoperators(
     quantized: ir.Model = ir.from_proto(result)
     # The quantizer's own sort does not see what bodies of If and Loop read.
     quantized.graph.sort()
+    guard_float_layers(quantized)
     return quantized
 
 

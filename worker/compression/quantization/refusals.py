@@ -66,7 +66,7 @@ def _graph_refusal(node: ir.Node, wanted: Wanted, inside: Set[ir.Value]) -> str 
     if node.op_type in ABSORBED and node.inputs[0] in wanted.captured:
         return "a body of If or Loop reads its input"
     if node.op_type in COMPUTE:
-        return _compute_refusal(node)
+        return _compute_refusal(node, wanted)
     if node.op_type in LOOKUP:
         return _lookup_refusal(node)
     return _region_refusal(node, inside)
@@ -77,7 +77,13 @@ def _follows(node: ir.Node, inside: Set[ir.Value]) -> bool:
     return node.op_type in ABSORBED and node.inputs[0] in inside and bool(absorbed([node]))
 
 
-def _compute_refusal(node: ir.Node) -> str | None:
+def _stacked(constants: Sequence[ir.TensorProtocol | None]) -> str | None:
+    """QLinearMatMul takes scales of matrices only."""
+    ranks = {len(tensor.shape) for tensor in constants if tensor is not None}
+    return None if ranks <= {2} else "its weight is no matrix, which QLinearMatMul needs"
+
+
+def _compute_refusal(node: ir.Node, wanted: Wanted) -> str | None:
     constants = [constant(value) for value in node.inputs]
     if all(tensor is not None for tensor in constants[:2]):
         return "both inputs are constant"
@@ -86,7 +92,7 @@ def _compute_refusal(node: ir.Node) -> str | None:
     if any(tensor is not None and tensor.size == 0 for tensor in constants):
         return "its weight is empty"
     if node.op_type == "MatMul":
-        return None
+        return None if wanted.float_outputs else _stacked(constants[:2])
     if constants[1] is None:
         return "its weight is computed, not constant"
     if node.op_type == "Gemm":
