@@ -108,12 +108,13 @@ def _best_scales(
     places = np.abs(rows).argmax(axis=1)
     extremes = rows[np.arange(len(rows)), places]
     extremes = -extremes if signed else np.abs(extremes)
+    unit = np.where(extremes == 0, 1, extremes)[:, None]  # the square of 1e30 is no float32
     best = np.zeros(len(rows), np.float32)
     least = np.full(len(rows), np.inf)
     for share in shares:
         scales = (extremes * share).astype(np.float32)
         wide = scales[:, None]
-        error = np.square(_round(rows, wide, limits) * wide - rows).sum(axis=1)
+        error = np.square((_round(rows, wide, limits) * wide - rows) / unit).sum(axis=1)
         better = error < least
         best[better], least[better] = scales[better], error[better]
     return best
