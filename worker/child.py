@@ -5,7 +5,6 @@ that folder and leaves result.json there. What it prints goes to the operator's 
 that could load a model is imported before the seal.
 """
 
-import errno
 import json
 import sys
 import traceback
@@ -14,11 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from worker.isolation import Channel, Request, enter, is_out_of_memory, problem
+from worker.isolation import Cause, Channel, Request, enter, file_was_cut, limit_of, problem
 
 #: The share of the whole that reading and converting the upload takes.
 INGEST_SHARE = 0.05
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 RESULT_FILE = "result.json"
 
 
@@ -131,21 +129,12 @@ class Job:
 
 def explained(error: Exception, stage: str, folder: Path) -> dict[str, Any]:
     """What the user is told about an exception; the traceback goes to the log only."""
-    # Before the library's own errors: it may have wrapped what an allocation brought about.
-    if any(is_out_of_memory(cause) for cause in _causes(error)):
-        return problem(
-            f"the job needed more memory than it may use, at the stage {stage}",
-            code="out_of_memory",
-            hint="send fewer or smaller calibration samples, or allow jobs more memory",
-            stage=stage,
-        )
-    if any(isinstance(one, OSError) and one.errno in NO_SPACE for one in _causes(error)):
-        return problem(
-            f"the job needed more disk than it may use, at the stage {stage}",
-            code="disk_limit",
-            hint="send fewer calibration samples, or allow jobs more disk",
-            stage=stage,
-        )
+    # Before the library's own errors: it may have wrapped what a refused allocation or write
+    # brought about. The supervisor knows how much it was, and finds the words.
+    limits = [limit for limit in map(limit_of, _causes(error)) if limit is not None]
+    if limits or file_was_cut():
+        code = limits[0] if limits else Cause.DISK_LIMIT
+        return problem(f"at the stage {stage}", code=code, hint=None, stage=stage)
     from worker.compression import CompressionError  # noqa: PLC0415 - after the seal
 
     if error.__cause__ is not None or not isinstance(error, CompressionError):
@@ -166,8 +155,8 @@ def explained(error: Exception, stage: str, folder: Path) -> dict[str, Any]:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """The exception and what it was raised from."""
+    """The exception, and what it was raised from or came up under."""
     found = [error]
-    while (cause := found[-1].__cause__) is not None and cause not in found:
+    while (cause := found[-1].__cause__ or found[-1].__context__) and cause not in found:
         found.append(cause)
     return found

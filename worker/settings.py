@@ -142,7 +142,7 @@ class Settings(BaseSettings):
     max_job_disk_bytes: int = Field(
         default=0,
         ge=0,
-        description="Limit of each file a job writes; 0 is 4 x the inputs + 1 GiB.",
+        description="What a job may write; 0 is 16 x the model + 4 x the samples + 4 GiB.",
     )
 
     cache_bytes: int = Field(

@@ -9,8 +9,8 @@ DONE, INTERNAL, BAD_INPUT, NOT_BETTER, INTERRUPTED = 0, 1, 2, 3, 130
 #: Failures that another input would not mend.
 OURS = {
     "internal_error", "sandbox_unavailable", "crashed", "killed", "worker_lost", "attempt_lost",
-    "out_of_memory", "time_limit", "disk_limit", "server_unreachable", "unavailable",
-    "not_serving",
+    "out_of_memory", "time_limit", "disk_limit", "file_limit", "process_limit",
+    "result_refused", "server_unreachable", "unavailable", "not_serving",
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,33 @@ open("result.json", "w").write(json.dumps({"ok": True, "inspection": {"ops": ops
         assert ended.cause is Cause.DONE, ended.stderr
         assert ended.result is not None
         assert "QuantizeLinear" in ended.result["inspection"]["ops"]
+
+
+class TestLimits:
+    @pytest.mark.parametrize(
+        ("limit", "code"),
+        [
+            ({"disk_bytes": 1}, "disk_limit"),
+            ({"disk_bytes": 60_000}, "disk_limit"),
+            ({"memory_bytes": 1}, "out_of_memory"),
+            ({"memory_bytes": 64 << 20}, "out_of_memory"),
+            ({"cpu_seconds": 0}, "time_limit"),
+            ({"wall_seconds": 0}, "time_limit"),
+        ],
+        ids=str,
+    )
+    def test_a_limit_that_is_too_small_is_named_with_a_remedy(
+        self, run: Run, limit: dict[str, int], code: str
+    ) -> None:
+        ended = run(
+            DIGITS / "digits.onnx",
+            kind="compress",
+            recipe="prune-l1",
+            limits=replace(LIMITS, **limit),
+        )
+        assert ended.error is not None
+        assert ended.error["code"] == code, (ended.error, ended.stderr)
+        assert ended.error["hint"]
 
 
 class TestRefusals:

@@ -248,11 +248,35 @@ class TestLimits:
         )
         assert run(code + "time.sleep(9)").cause is Cause.DISK_LIMIT
 
-    def test_hiding_in_the_depth_ends_as_disk_limit(self, run: Run, folder: Path) -> None:
-        code = "while True:\n  os.mkdir('d'); os.chdir('d')"
-        assert run(code).cause is Cause.DISK_LIMIT
+    @pytest.mark.parametrize(
+        "code",
+        ["while True:\n  os.mkdir('d'); os.chdir('d')",
+         "for n in range(1 << 20): os.mkdir(str(n))"],
+        ids=["depth", "number"],
+    )  # fmt: skip
+    def test_too_many_folders_end_as_file_limit(
+        self, run: Run, folder: Path, code: str
+    ) -> None:
+        assert run(code).cause is Cause.FILE_LIMIT
         remove_folder(folder)
         assert not folder.exists()
+
+    @pytest.mark.parametrize(
+        "code",
+        [
+            "held = [open('/dev/null') for _ in range(300)]",
+            "import threading\nfor _ in range(9999):\n"
+            "  threading.Thread(target=time.sleep, args=(9,), daemon=True).start()",
+        ],
+        ids=["files", "threads"],
+    )
+    def test_open_files_and_threads_have_a_limit_of_their_own_name(
+        self, run: Run, code: str
+    ) -> None:
+        ended = run(code)
+        assert ended.cause is Cause.PROCESS_LIMIT, ended.stderr
+        assert ended.error is not None
+        assert (ended.error["code"], bool(ended.error["hint"])) == ("process_limit", True)
 
 
 class TestEndings:

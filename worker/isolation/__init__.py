@@ -5,10 +5,10 @@ first call.
 """
 
 from worker.isolation.channel import Channel, enter
-from worker.isolation.ended import Cause, Ended, is_out_of_memory, problem
+from worker.isolation.ended import Cause, Ended, limit_of, problem
 from worker.isolation.folders import remove_folder
 from worker.isolation.job import Score, run_child
-from worker.isolation.limits import Limits, default_limits
+from worker.isolation.limits import Limits, default_limits, file_was_cut
 from worker.isolation.messages import STAGES, Progress, Request
 from worker.isolation.privileges import die_with_parent
 from worker.isolation.quiet import MEASURING_LOCK
@@ -31,8 +31,9 @@ __all__ = [
     "default_limits",
     "die_with_parent",
     "enter",
-    "is_out_of_memory",
+    "file_was_cut",
     "layers",
+    "limit_of",
     "missing_layers",
     "open_result",
     "problem",

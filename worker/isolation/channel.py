@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.isolation.ended import EXIT_UNSEALED
+from worker.isolation.limits import notice_cut_files
 from worker.isolation.messages import (
     MESSAGE_CHARACTERS,
     Request,
@@ -100,6 +101,7 @@ def enter(arguments: list[str]) -> Channel:
     channel = Channel(folder, answers, messages)
     wanted = Seal.from_message(read_line(answers))
     layers = seal(wanted, folder)
+    notice_cut_files()
     channel.tell(sealed=layers)
     if wanted.lacks(layers):
         raise SystemExit(EXIT_UNSEALED)

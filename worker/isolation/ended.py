@@ -1,12 +1,14 @@
 """How a child ended, and what to tell the user about it."""
 
+import errno
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from worker.isolation.limits import GIB, Limits
+from worker.isolation.limits import GIB, MIB, Limits
 
 
 class Cause(StrEnum):
@@ -16,6 +18,8 @@ class Cause(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     TIME_LIMIT = "time_limit"
     DISK_LIMIT = "disk_limit"
+    FILE_LIMIT = "file_limit"  #: too many files, or folders too deep
+    PROCESS_LIMIT = "process_limit"  #: too many threads or open files
     CANCELED = "canceled"  #: `stop` asked for it
     KILLED = (
         "killed"  #: SIGKILL from outside: the host ran out of memory, or an operator did it
@@ -50,17 +54,45 @@ NO_MEMORY = (
     "Memory allocation still failed",  # OpenBLAS
     "failed to map segment",
 )
+NO_DISK = ("No space left on device", "File too large", "Disk quota exceeded")
+#: numpy's `tofile` raises an OSError without a number.
+CUT_OFF = re.compile(r"\d+ requested and \d+ written")
+NO_HANDLE = (
+    "can't start new thread",
+    "Too many open files",
+    "Resource temporarily unavailable",
+    "pthread_create failed",
+)
 #: A child that cannot have a layer that is required says so with this exit code.
 EXIT_UNSEALED = 78
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says, by type or in words, that an allocation was refused."""
-    return isinstance(error, MemoryError) or says_out_of_memory(str(error))
+def limit_of(error: BaseException) -> Cause | None:
+    """The limit that an exception complains of, by type or in words."""
+    if isinstance(error, MemoryError):
+        return Cause.OUT_OF_MEMORY
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return Cause.PROCESS_LIMIT
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return Cause.DISK_LIMIT
+    return limit_in(str(error))
 
 
 def says_out_of_memory(text: str) -> bool:
     return any(words in text for words in NO_MEMORY)
+
+
+def says_out_of_disk(text: str) -> bool:
+    return any(words in text for words in NO_DISK) or CUT_OFF.search(text) is not None
+
+
+def limit_in(text: str) -> Cause | None:
+    """The limit that an error or a library complains of, if it is one."""
+    if says_out_of_memory(text):
+        return Cause.OUT_OF_MEMORY
+    if says_out_of_disk(text):
+        return Cause.DISK_LIMIT
+    return Cause.PROCESS_LIMIT if any(words in text for words in NO_HANDLE) else None
 
 
 def cause_of_signal(
@@ -75,16 +107,9 @@ def cause_of_signal(
         # The kernel kills what goes on after SIGXCPU.
         over = cpu_seconds >= limits.cpu_seconds - 1
         return Cause.TIME_LIMIT if over else Cause.KILLED
-    if says_out_of_memory(output) or peak_bytes > 0.9 * limits.memory_bytes:
+    if peak_bytes > 0.9 * limits.memory_bytes:
         return Cause.OUT_OF_MEMORY
-    return Cause.CRASHED
-
-
-def cause_without_result(output: str) -> Cause:
-    """Why a child went without leaving a result, as far as its last words tell."""
-    if says_out_of_memory(output):
-        return Cause.OUT_OF_MEMORY
-    return Cause.DISK_LIMIT if "No space left on device" in output else Cause.FAILED
+    return limit_in(output) or Cause.CRASHED
 
 
 def problem(
@@ -113,7 +138,7 @@ def explain(
     name = _signal_name(number)
     message, hint = {
         Cause.OUT_OF_MEMORY: (
-            f"the job needed more than its {_gib(limits.memory_bytes)} of memory{where}",
+            f"the job needed more than its {_size(limits.memory_bytes)} of memory{where}",
             "send fewer or smaller calibration samples, or allow jobs more memory",
         ),
         Cause.TIME_LIMIT: (
@@ -121,8 +146,16 @@ def explain(
             "send fewer samples or a smaller goal.time_budget_s, or allow jobs more time",
         ),
         Cause.DISK_LIMIT: (
-            f"the job wrote more than its {_gib(limits.disk_bytes)} of disk{where}",
+            f"the job wrote more than its {_size(limits.disk_bytes)} of disk{where}",
             "send fewer calibration samples, or allow jobs more disk",
+        ),
+        Cause.FILE_LIMIT: (
+            f"the job made more files, or deeper folders, than it may{where}",
+            "no result of ours needs so many: send fewer samples, or another model",
+        ),
+        Cause.PROCESS_LIMIT: (
+            f"the job needed more threads or open files than it may have{where}",
+            "try again when the machine is less busy; if it stays, simplify the model",
         ),
         Cause.CRASHED: (
             f"the process that handled the model crashed{name}{where}",
@@ -142,12 +175,15 @@ def explain(
     return problem(message, code=code, hint=hint, stage=stage)
 
 
-def _gib(size: int) -> str:
-    return f"{size / GIB:.1f} GiB"
+def _size(size: int) -> str:
+    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (1 << 10, "KiB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} bytes"
 
 
 def _duration(limits: Limits) -> str:
-    return f"{limits.wall_seconds:.0f} seconds ({limits.cpu_seconds:.0f} of computing)"
+    return f"{limits.wall_seconds:g} seconds ({limits.cpu_seconds:g} of computing)"
 
 
 def _signal_name(number: int | None) -> str:

@@ -11,8 +11,8 @@ from worker.isolation.ended import (
     Cause,
     Ended,
     cause_of_signal,
-    cause_without_result,
     explain,
+    limit_in,
     problem,
 )
 from worker.isolation.folders import give, own_uid
@@ -29,7 +29,7 @@ from worker.isolation.messages import (
 )
 from worker.isolation.process import CHILD, Process, started
 from worker.isolation.quiet import MEASURING_LOCK, MeasuringLock, Quiet
-from worker.isolation.recheck import Recheck
+from worker.isolation.recheck import Recheck, refused
 from worker.isolation.results import read_result
 from worker.isolation.seal import Seal
 from worker.isolation.supervise import Stop, Supervised
@@ -39,7 +39,8 @@ from worker.isolation.watch import at_a_limit
 Score = Callable[[Path], Sequence[float]]
 #: The causes that a child can name itself, by the code in its result.
 NAMED = {
-    cause.value: cause for cause in (Cause.OUT_OF_MEMORY, Cause.DISK_LIMIT, Cause.TIME_LIMIT)
+    cause.value: cause
+    for cause in (Cause.OUT_OF_MEMORY, Cause.DISK_LIMIT, Cause.TIME_LIMIT, Cause.PROCESS_LIMIT)
 }
 
 
@@ -213,13 +214,14 @@ def _outcome(
 ) -> tuple[Cause, dict[str, Any] | None, dict[str, Any] | None]:
     """Cause, result and the child's own error, where it left one."""
     exited, output = child.process.ended, child.output.decode(errors="replace")
+    peak = child.peak_memory_bytes
     if child.verdict is not None or exited is None:
         return child.verdict or Cause.KILLED, None, None
     if exited.signal is not None:
         cause = cause_of_signal(
             exited.signal,
             cpu_seconds=exited.cpu_seconds,
-            peak_bytes=child.peak_memory_bytes,
+            peak_bytes=peak,
             limits=limits,
             output=output,
         )
@@ -230,13 +232,17 @@ def _outcome(
     if result is not None and result["ok"]:
         return Cause.DONE, result, None
     error = None if result is None else dict(result["error"])
-    if error is not None and error["code"] != "internal_error":
-        return NAMED.get(error["code"], Cause.FAILED), result, error
+    named = error is not None and error["code"] != "internal_error"
+    if error is not None and error["code"] in NAMED:
+        return NAMED[error["code"]], result, None
     # Libraries fail in odd ways where an allocation or a write was refused.
-    cause = cause_without_result(output)
-    if cause is Cause.FAILED:
-        cause = at_a_limit(folder, limits, peak_bytes=child.peak_memory_bytes) or cause
-    return cause, result, error if cause is Cause.FAILED else None
+    limit = None if named else limit_in(output)
+    limit = limit or at_a_limit(folder, limits, peak_bytes=0 if named else peak)
+    if limit is not None:
+        return limit, result, None
+    if exited.code == 0 and error is None:
+        error = refused("it left no report that can be read")
+    return Cause.FAILED, result, error
 
 
 def unsealed(layers: Mapping[str, str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,21 @@ def apply_limits(limits: Limits, *, input_bytes: int, own_user: bool) -> str:
         wanted["NPROC"] = THREADS
     missing = [name for name, value in wanted.items() if not _set(name, value)]
     return f"partly (without {', '.join(missing)})" if missing else "ok"
+
+
+#: Whether a file of this process was cut off at its limit.
+_cut: list[int] = []
+
+
+def notice_cut_files() -> None:
+    """Remember when a write passes the limit of files: C++ libraries go on as if it had not."""
+    if hasattr(signal, "SIGXFSZ"):
+        signal.signal(signal.SIGXFSZ, lambda number, _: _cut.append(number))
+
+
+def file_was_cut() -> bool:
+    """Whether that has happened."""
+    return bool(_cut)
 
 
 def _set(name: str, value: int) -> bool:

@@ -46,6 +46,7 @@ class Recheck:
             disk_bytes=1 << 20,
         )
         self._wanted = replace(wanted, writable=False, limits=limits)
+        self._most_bytes = first.wanted.limits.disk_bytes
         self._request, self._folder, self._clock = request, folder, first.clock
         self._stop, self._quiet = stop, quiet
         self._stack = contextlib.ExitStack()
@@ -90,7 +91,7 @@ class Recheck:
 
     def verdict(self, result: Mapping[str, Any]) -> tuple[Cause, dict[str, Any] | None]:
         """DONE, or why this result must not be published; the problem where that has a name."""
-        if (wrong := _wrong_size(self._folder, result)) is not None:
+        if (wrong := _wrong_size(self._folder, result, most=self._most_bytes)) is not None:
             return Cause.FAILED, refused(wrong)
         self._models = [name for name in result.get("files", []) if name.endswith(".onnx")]
         child = self.prepare()
@@ -120,7 +121,7 @@ class Recheck:
         return f"loading it ended with {how}"
 
 
-def _wrong_size(folder: Path, result: Mapping[str, Any]) -> str | None:
+def _wrong_size(folder: Path, result: Mapping[str, Any], *, most: int) -> str | None:
     """What is wrong with the sizes that the report states, if anything."""
     report = result.get("report")
     after = report.get("after") if isinstance(report, Mapping) else None
@@ -132,9 +133,10 @@ def _wrong_size(folder: Path, result: Mapping[str, Any]) -> str | None:
     model = sizes.get("model.onnx")
     if model is None or not isinstance(stated, int):
         return "it has no model.onnx, or its report tells no size"
+    if sum(sizes.values()) > most:  # holes take no disk, until somebody copies them
+        return f"its files have more than {most} bytes"
     alone = all(name.startswith("front-") or name.endswith(BESIDE) for name in sizes)
-    most = model if alone else sum(sizes.values())
-    if model <= stated <= most:
+    if model <= stated <= (model if alone else sum(sizes.values())):
         return None
     return f"the report tells of {stated} bytes, the file has {model}"
 

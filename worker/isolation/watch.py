@@ -14,6 +14,8 @@ from worker.isolation.limits import Limits
 ENTRIES = 50_000
 #: Deeper folders are nobody's results: they are there to hide something from this very count.
 DEPTH = 32
+#: A disk with less room is full.
+FULL_BYTES = 1 << 20
 #: Pages that are the child's own cost: file-backed pages are the kernel's to drop.
 OWN_PAGES = re.compile(rb"^(?:RssAnon|RssShmem|VmSwap):\s+(\d+) kB", re.MULTILINE)
 
@@ -116,7 +118,7 @@ def exceeded(
     try:
         used = folder_bytes(folder) + deleted_bytes(pid)
     except TooMany:
-        return Cause.DISK_LIMIT
+        return Cause.FILE_LIMIT
     return Cause.DISK_LIMIT if used > limits.disk_bytes else None
 
 
@@ -124,6 +126,9 @@ def at_a_limit(folder: Path, limits: Limits, *, peak_bytes: int) -> Cause | None
     """The limit that a failed child stood at, if any: a file cut off, nearly all memory."""
     if peak_bytes > 0.9 * limits.memory_bytes:
         return Cause.OUT_OF_MEMORY
+    disk = os.statvfs(folder)
+    if disk.f_bavail * disk.f_frsize < FULL_BYTES:
+        return Cause.DISK_LIMIT
     for _, _, files, descriptor in os.fwalk(folder):
         for name in files:
             with contextlib.suppress(FileNotFoundError):

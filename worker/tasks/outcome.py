@@ -75,7 +75,7 @@ def _succeeded(
     except (KeyError, Unreadable, UnsafeFile) as error:
         logger.exception("job %s: its result is not one", job.id)
         detail = f"the process that handled the model left an unusable result: {error}"
-        failure = Failure(code="internal_error", detail=detail, cause="unusable_result")
+        failure = Failure(code="result_refused", detail=detail, cause="unusable_result")
         fail(services, job, failure, ended=ended)
         return
     published = _patiently(
