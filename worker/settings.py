@@ -185,6 +185,11 @@ class Settings(BaseSettings):
         ge=1,
         description="Workers a job may lose before it has failed (worker_lost).",
     )
+    max_kills: int = Field(
+        default=2,
+        ge=1,
+        description="Attempts of a job whose process is killed from outside (killed).",
+    )
     max_restarts: int = Field(
         default=5,
         ge=1,

@@ -7,15 +7,19 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import httpx
+from onnx import parser
 from sqlalchemy import NullPool, create_engine, text
 
 from tests.servers import free_port, installed, stop, wait_for_port
-from tests.system.service import DIGITS, UNRUNNABLE, Service, descendants
+from tests.system.service import DIGITS, Service, descendants
 from worker.jobs.database import connected
 from worker.settings import Settings
 
@@ -26,9 +30,13 @@ HASTY = {
     "reap_seconds": 1,
     "requeue_seconds": 2,
     "direct_seconds": 4,
-    "max_losses": 20,
+    "max_losses": 50,
+    "max_kills": 50,
     "max_restarts": 1000,
 }
+UNFINISHED = ("queued", "running", None)
+Figures = dict[str, object]
+_numbers = count()
 CLEANING = '{"passes": [{"method": "graph_cleaning"}]}'
 
 
@@ -52,6 +60,18 @@ class Redis:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def freeze(self) -> None:
+        """It takes connections and never answers."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def bounce(self) -> bool:
+        self.kill()
+        self.start()
+        return True
 
     def stop(self) -> None:
         stop(self.process)
@@ -89,21 +109,41 @@ def cut_connections(database_url: str) -> bool:
     return True
 
 
-def offer(service: Service, model: bytes, **fields: str) -> str | None:
-    """Send a job; its id if it was acknowledged."""
-    with suppress(httpx.HTTPError), httpx.Client(timeout=30) as client:
-        url = f"{service.client.base_url}/v1/jobs"
-        answer = client.post(url, files={"model": ("net.onnx", model)}, data=fields)
-        if answer.status_code == 202:
-            return str(answer.json()["id"])
-    return None
+@dataclass
+class Acknowledged:
+    """What a client was told is taken: jobs, and models that are looked at."""
+
+    ids: list[str] = field(default_factory=list)
+
+    def add(self, given: str | None) -> None:
+        self.ids += [given] if given else []
+
+
+def offer(service: Service) -> str | None:
+    """Send a job that has a result; its id if it was acknowledged."""
+    files = {"model": ("net.onnx", (DIGITS / "digits.onnx").read_bytes())}
+    return _posted(service, "/v1/jobs", files=files, data={"recipe": CLEANING})
+
+
+def offer_model(service: Service) -> str | None:
+    """Send a model of its own, which a job of a second or so looks at; its id."""
+    name = f"net_{next(_numbers)}"
+    text = f'<ir_version: 8, opset_import: ["" : 17]> {name} (float[1,4] x) => (float[1,4] y)'
+    model = parser.parse_model(text + "{ y = Relu(x) }").SerializeToString()
+    return _posted(service, "/v1/models", files={"model": ("net.onnx", model)})
 
 
 def offer_any(service: Service, number: int) -> str | None:
-    """Every third job has a result, the others fail as soon as they are looked at."""
-    if number % 3:
-        return offer(service, UNRUNNABLE)
-    return offer(service, (DIGITS / "digits.onnx").read_bytes(), recipe=CLEANING)
+    """Every fifth has a result; that takes as long as its measuring, the others a second."""
+    return offer_model(service) if number % 5 else offer(service)
+
+
+def _posted(service: Service, path: str, **content: Any) -> str | None:
+    with suppress(httpx.HTTPError), httpx.Client(timeout=30) as client:
+        answer = client.post(f"{service.client.base_url}{path}", **content)
+        if answer.status_code in (201, 202):
+            return str(answer.json()["id"])
+    return None
 
 
 class Record:
@@ -117,23 +157,41 @@ class Record:
             return [tuple(row) for row in database.read(text(question))]
 
     def statuses(self) -> dict[str, str]:
-        found = self.query("SELECT id, status FROM jobs WHERE kind = 'compress'")
-        return {str(job): str(status) for job, status in found}
+        """Of jobs, and of models by what the job that looks at them found."""
+        jobs = self.query("SELECT id, status FROM jobs WHERE kind = 'compress'")
+        models = self.query(
+            "SELECT id, CASE WHEN inspection IS NOT NULL THEN 'succeeded' "
+            "WHEN inspection_error IS NOT NULL THEN 'failed' ELSE 'queued' END "
+            "FROM artifacts WHERE kind = 'model'"
+        )
+        return {str(one): str(status) for one, status in (*models, *jobs)}
 
-    def wait_for_the_end(self, jobs: Iterable[str], *, seconds: float) -> float | None:
+    def open(self, given: Acknowledged) -> int:
+        """How many of these have not ended; all, while nobody can say."""
+        with suppress(Exception):  # the database may be on its way up
+            statuses = self.statuses()
+            return sum(statuses.get(one) in UNFINISHED for one in given.ids)
+        return len(given.ids)
+
+    def running(self) -> int:
+        return len(self.query("SELECT id FROM jobs WHERE status = 'running'"))
+
+    def attempts(self, job: str) -> int:
+        ((attempt,),) = self.query(f"SELECT attempt FROM jobs WHERE id = '{job}'")  # noqa: S608 - ours
+        return int(str(attempt))
+
+    def wait_for_the_end(self, given: Acknowledged, *, seconds: float) -> float | None:
         """Seconds until all of these had ended; None if some had not in time."""
-        began, wanted = time.monotonic(), set(jobs)
+        began = time.monotonic()
         while time.monotonic() - began < seconds:
-            with suppress(Exception):  # the database may be on its way up
-                statuses = self.statuses()
-                if all(statuses.get(job) not in ("queued", "running", None) for job in wanted):
-                    return round(time.monotonic() - began, 1)
+            if self.open(given) == 0:
+                return round(time.monotonic() - began, 1)
             time.sleep(0.3)
         return None
 
-    def figures(self, acknowledged: Iterable[str]) -> dict[str, object]:
+    def figures(self, given: Acknowledged) -> Figures:
         """What the bars ask of the record."""
-        statuses, acknowledged = self.statuses(), list(acknowledged)
+        statuses, acknowledged = self.statuses(), given.ids
         twice = self.query(
             "SELECT job_id FROM job_events WHERE cause = 'published' "
             "GROUP BY job_id HAVING count(*) > 1"
@@ -148,9 +206,12 @@ class Record:
         }
 
 
-def another_worker(service: Service) -> subprocess.Popen[bytes]:
-    """A second worker of the same embedded service, started apart."""
-    given = {f"MODELPRESS_{name.upper()}": str(value) for name, value in HASTY.items()}
+def another_worker(service: Service, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """A second worker of the same service, started apart."""
+    given = {
+        f"MODELPRESS_{name.upper()}": str(value)
+        for name, value in {**HASTY, **settings}.items()
+    }
     command = [sys.executable, "-m", "celery", "-A", "worker.broker", "worker"]
     return subprocess.Popen(
         [*command, "--without-gossip", "--without-mingle"],

@@ -32,6 +32,7 @@ class Service:
         self.data_dir = data_dir
         self.log = data_dir.parent / "serve.log"
         given = {f"MODELPRESS_{name.upper()}": str(value) for name, value in settings.items()}
+        given.setdefault("MODELPRESS_MEASURING_LOCK", str(data_dir.parent / "measuring.lock"))
         environment = {**os.environ, "MODELPRESS_PORT": "0", **given}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(

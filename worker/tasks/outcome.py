@@ -26,7 +26,7 @@ def record_outcome(services: Services, job: Job, ended: Ended, *, folder: Path) 
         logger.info("job %s: its process said:\n%s", job.id, ended.stderr)
     if ended.stopped_because is not None:
         _stopped(services, job, ended.stopped_because)
-    elif ended.cause is Cause.KILLED and job.losses == 0:
+    elif ended.cause is Cause.KILLED and job.losses + 1 < services.settings.max_kills:
         # No fault of the model: the host was short of memory, or an operator did it.
         services.discard(services.leases.lose(job, cause="killed").unused)
     elif ended.cause is Cause.DONE and ended.result is not None:
