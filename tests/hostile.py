@@ -219,6 +219,73 @@ def contrib_operator(_: Path) -> bytes:
     return model.SerializeToString()
 
 
+def laughs(_: Path) -> bytes:
+    """Functions that call the next one twice: 2^24 nodes when they are inlined."""
+    functions = "".join(
+        f"""<domain: "own", opset_import: ["" : 17, "own" : 1]>
+        f{depth} (a) => (c) {{ b = own.f{depth + 1} (a)  c = own.f{depth + 1} (b) }}\n"""
+        for depth in range(24)
+    )
+    return _text(
+        f"""net (float[1] x) => (float[1] y) {{ y = own.f0 (x) }}
+        {functions}
+        <domain: "own", opset_import: ["" : 17]> f24 (a) => (b) {{ b = Sin (a) }}""",
+        '<ir_version: 8, opset_import: ["" : 17, "own" : 1]>',
+    )
+
+
+def functions_in_a_circle(_: Path) -> bytes:
+    return _text(
+        """net (float[1] x) => (float[1] y) { y = own.ping (x) }
+        <domain: "own", opset_import: ["own" : 1]> ping (a) => (b) { b = own.pong (a) }
+        <domain: "own", opset_import: ["own" : 1]> pong (a) => (b) { b = own.ping (a) }""",
+        '<ir_version: 8, opset_import: ["" : 17, "own" : 1]>',
+    )
+
+
+def growing_sequence(_: Path) -> bytes:
+    """A loop that keeps all it made."""
+    return _text("""
+    net (float[1] x) => (int64 y) {
+        many = Constant <value = int64 {4611686018427387904}> ()
+        go = Constant <value = bool {1}> ()
+        shape = Constant <value = int64[1] {1000000}> ()
+        one = ConstantOfShape (shape)
+        empty = SequenceEmpty ()
+        all = Loop (many, go, empty) <body =
+            again (int64 i, bool c, seq(float[n]) s) => (bool d, seq(float[n]) t)
+            { d = Identity (c)  more = Add (one, x)  t = SequenceInsert (s, more) }>
+        y = SequenceLength (all)
+    }""")
+
+
+def lying_entries(_: Path) -> bytes:
+    """A million entries of metadata."""
+    model = onnx.load_model_from_string(cycle(_))
+    for number in range(200_000):
+        model.metadata_props.add(key=str(number), value="x")
+    return model.SerializeToString()
+
+
+def saved_context(_: Path) -> bytes:
+    """A compiled graph of somebody's accelerator that lies in a file of ours."""
+    return _text(
+        """net (float[1] x) => (float[1] y) { y = com.microsoft.EPContext
+        <embed_mode = 0, ep_cache_context = "/etc/passwd", main_context = 1> (x) }""",
+        '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>',
+    )
+
+
+def plain_external(location: str) -> Maker:
+    """A single file whose weight lies in a file of ours."""
+
+    def make(path: Path) -> bytes:
+        with zipfile.ZipFile(io.BytesIO(external(location)(path))) as archive:
+            return archive.read("model.onnx")
+
+    return make
+
+
 def giant_text(_: Path) -> bytes:
     model = onnx.load_model_from_string(cycle(_))
     model.doc_string = "x" * (64 << 20)
@@ -250,6 +317,14 @@ def torch_reader(path: Path) -> bytes:
     return _scripted(
         "    def forward(self, x: Tensor) -> Tensor:\n"
         f"        return x + torch.from_file({secret!r}, False, 4)\n",
+        path,
+    )
+
+
+def torch_environment(path: Path) -> bytes:
+    return _scripted(
+        "    def forward(self, x: Tensor) -> Tensor:\n"
+        "        return x + torch.from_file('/proc/1/environ', False, 4, dtype=torch.uint8)\n",
         path,
     )
 
@@ -328,6 +403,14 @@ ONNX: dict[str, tuple[Maker, set[str]]] = {
     "size from NaN": (no_number_for_a_size, BAD),
     "foreign operator": (foreign_operator, {"unsupported_operator"}),
     "contrib operator": (contrib_operator, BAD),
+    "functions that double": (laughs, {"time_limit", "out_of_memory", *BAD}),
+    "functions in a circle": (functions_in_a_circle, BAD),
+    "growing sequence": (growing_sequence, {"out_of_memory", "time_limit", *BAD}),
+    "metadata": (lying_entries, BAD),
+    "compiled elsewhere": (saved_context, {"unsupported_operator", *BAD}),
+    "weights in /etc/passwd": (plain_external("/etc/passwd"), MISSING),
+    "weights in the environment": (plain_external("/proc/self/environ"), MISSING),
+    "weights in the other job": (plain_external("../../outside/secret"), MISSING),
     "giant text": (giant_text, BAD),
     "garbage": (garbage, {"unknown_format"}),
 }
@@ -338,6 +421,9 @@ ARCHIVES: dict[str, tuple[Maker, set[str]]] = {
     "data from the process's memory": (external("/proc/self/mem", offset="4194304"), MISSING),
     "data at a negative offset": (external("w.bin", offset="-8"), MISSING),
     "data of huge length": (external("w.bin", length=str(1 << 50)), MISSING),
+    "data from a device": (special_entry(stat.S_IFCHR, b""), UNSAFE),
+    "data in a folder": (special_entry(stat.S_IFDIR, b""), MISSING),
+    "data from the terminal": (external("/dev/stdin"), MISSING),
     "data by a link": (special_entry(stat.S_IFLNK, b"/etc/passwd"), UNSAFE),
     "data from a FIFO": (special_entry(stat.S_IFIFO, b""), UNSAFE),
     "zip bomb": (zip_bomb, UNSAFE),
@@ -347,6 +433,7 @@ TORCHSCRIPT: dict[str, tuple[Maker, set[str]]] = {
     "a loop": (torch_loop, {"time_limit"}),
     "an allocation": (torch_memory, {"out_of_memory"}),
     "a read of a secret": (torch_reader, {"forward_failed"}),
+    "a read of the environment": (torch_environment, {"forward_failed"}),
     "a write at load": (torch_writer, {"succeeded", "invalid_model"}),
     "a view out of bounds": (torch_out_of_bounds, {"forward_failed"}),
     "a zip bomb": (torch_zip_bomb, UNSAFE),

@@ -4,6 +4,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from tests.chaos.surroundings import (
     Acknowledged,
@@ -37,7 +38,8 @@ def random_kills(
     while done.total() < kills and time.monotonic() - began < 60 + 5 * kills:
         if record.open(jobs) < OPEN_JOBS:
             jobs.add(offer_any(service, len(jobs.ids)))
-        time.sleep(chance.uniform(0.2, 2.5))
+        _wait_for_work(record)
+        time.sleep(chance.uniform(0, 1.5))
         what = chance.choice(["child", "worker", "web", *others])
         killed = others[what]() if what in others else kill_one(service, what, chance)
         done[what] += killed
@@ -49,6 +51,12 @@ def random_kills(
         "healed_seconds": record.wait_for_the_end(jobs, seconds=HEALED_SECONDS),
         **record.figures(jobs),
     }
+
+
+def _wait_for_work(record: Record) -> None:
+    """Until a job runs, so that a kill meets one; not for ever, since starting dies as well."""
+    with suppress(Exception, AssertionError):  # the database may be away, or nothing runs
+        wait_until(lambda: record.running() > 0, seconds=5)
 
 
 def broker_bounces(

@@ -307,6 +307,18 @@ class TestEndings:
         assert (ended.cause, ended.stopped_because) == (Cause.CANCELED, "canceled")
         assert time.monotonic() - started < 3
 
+    def test_a_child_that_ignores_every_signal_is_gone_when_it_is_canceled(
+        self, run: Run
+    ) -> None:
+        code = (
+            "for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}:\n"
+            "  signal.signal(number, signal.SIG_IGN)\nwhile True: pass"
+        )
+        began = time.monotonic()
+        ended = run(code, stop=lambda: "canceled" if time.monotonic() - began > 1 else None)
+        assert (ended.cause, ended.signal) == (Cause.CANCELED, signal.SIGKILL)
+        assert time.monotonic() - began < 5
+
     def test_whatever_it_started_ends_with_it(self, run: Run, folder: Path) -> None:
         code = (
             "import subprocess\n"

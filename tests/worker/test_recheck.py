@@ -30,11 +30,16 @@ def publish(tmp_path: Path) -> Iterator[Publish]:
     upload.write_bytes(model(GOOD))
 
     def publish(
-        content: bytes, *, stated: int | None = None, limits: Limits = LIMITS, **more: bytes
+        content: bytes,
+        *,
+        stated: int | None = None,
+        limits: Limits = LIMITS,
+        holes: int = 0,
+        **more: bytes,
     ) -> Ended:
         files = {"model.onnx": content, **{f"{name}.onnx": data for name, data in more.items()}}
         size = len(content) if stated is None else stated
-        listed = [f"out/{name}" for name in files]
+        listed = [f"out/{name}" for name in (*files, "0", "1")]
         result = {"ok": True, "report": {"after": {"bytes": size}}, "files": listed}
         (folder / "prepared").mkdir()
         for name, data in files.items():
@@ -42,6 +47,7 @@ def publish(tmp_path: Path) -> Iterator[Publish]:
         program = (
             "from worker.isolation import enter\nfrom pathlib import Path\n"
             "enter(sys.argv[1:4])\nPath('prepared').rename('out')\n"
+            f"for n in range(2): open(f'out/{{n}}', 'wb').truncate({holes})\n"
             f"Path('result.json').write_text({json.dumps(json.dumps(result))})\n"
         )
         return run_child(
@@ -101,6 +107,14 @@ def test_what_is_no_such_model_is_not_published(publish: Publish, kind: str) -> 
 
 def test_a_size_that_is_not_the_files_is_refused(publish: Publish) -> None:
     ended = publish(model(GOOD), stated=7)
+    assert ended.error is not None
+    assert ended.error["code"] == "result_refused"
+
+
+def test_files_full_of_holes_are_refused(publish: Publish) -> None:
+    """On disk they are nothing; the store would be full of them."""
+    limits = Limits(wall_seconds=20, cpu_seconds=20, memory_bytes=GIB, disk_bytes=1 << 20)
+    ended = publish(model(GOOD), holes=900_000, limits=limits)
     assert ended.error is not None
     assert ended.error["code"] == "result_refused"
 

@@ -2,9 +2,12 @@
 
 import contextlib
 import ctypes
+import fcntl
 import mmap
 import os
+import resource
 import socket
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +52,14 @@ def _files(readable: Path, outside: Path) -> dict[str, Callable[[], object]]:
         "truncate a file it may read": lambda: os.truncate(readable, 0),
         "truncate by opening": lambda: os.open(readable, os.O_RDONLY | os.O_TRUNC),
         "change the mode of a file": lambda: _change_mode(readable),
+        "read by way of /proc/self/root": lambda: Path(
+            "/proc/self/root/etc/passwd"
+        ).read_text(),
+        "list the processes": lambda: list(Path("/proc").iterdir()),
+        "move a file out": lambda: Path("request.json").rename(outside / "moved"),
+        "FIFO": lambda: os.mkfifo("fifo"),
+        "device": lambda: os.mknod("device", stat.S_IFCHR, os.makedev(1, 3)),
+        "sparse file of a terabyte": lambda: os.truncate(_descriptor("sparse"), 1 << 40),
         "symbolic link": lambda: Path("link").symlink_to("/etc/passwd"),
         "hard link": lambda: Path("hard").hardlink_to(readable),
         "file over the limit": _large_file,
@@ -64,6 +75,15 @@ def _processes() -> dict[str, Callable[[], object]]:
         "read the parent's environment": lambda: Path(
             f"/proc/{os.getppid()}/environ"
         ).read_bytes(),
+        "read the environment of others": lambda: Path("/proc/1/environ").read_bytes(),
+        "read the parent's files": lambda: list(Path(f"/proc/{os.getppid()}/fd").iterdir()),
+        "signal everybody": lambda: os.kill(-1, 0),
+        "have the kernel signal the parent": lambda: fcntl.fcntl(
+            _descriptor("owned"), fcntl.F_SETOWN, os.getppid()
+        ),
+        "limit the parent": lambda: resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE),
+        "raise its own limits": _raise_limits,
+        "program in memory": lambda: os.memfd_create("program"),
         "start a program": _execute,
         "start a process": _fork,
         "user namespace": lambda: _call("unshare", CLONE_NEWUSER),
@@ -84,6 +104,18 @@ def _large_file() -> None:
     with Path("large").open("wb") as file:
         file.seek(1024 * MIB)
         file.write(b"x")
+
+
+def _descriptor(name: str) -> int:
+    return os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
+
+
+def _raise_limits() -> None:
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard + 1, hard + 1))
+    except ValueError as error:
+        raise PermissionError from error
 
 
 def _change_mode(path: Path) -> None:
