@@ -96,4 +96,11 @@ class _Jobs(Collector):
         )
         for stage, seconds in self._services.figures.stage_seconds().items():
             stages.add_metric([stage], seconds)
-        yield from (endings, stages)
+        memory = GaugeMetricFamily(
+            "modelpress_child_memory_bytes",
+            "Peak memory of the children of jobs that ended in the last hour.",
+            labels=["stat"],
+        )
+        for stat, size in self._services.figures.child_memory().items():
+            memory.add_metric([stat], size)
+        yield from (endings, stages, memory)

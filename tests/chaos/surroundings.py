@@ -189,6 +189,15 @@ class Record:
             time.sleep(0.3)
         return None
 
+    def errors(self, given: list[str]) -> list[str]:
+        """Why some of these have failed."""
+        found = self.query(
+            "SELECT id, CAST(error AS TEXT) FROM jobs WHERE error IS NOT NULL UNION ALL "
+            "SELECT id, CAST(inspection_error AS TEXT) FROM artifacts "
+            "WHERE inspection_error IS NOT NULL"
+        )
+        return [str(error) for one, error in found if one in given]
+
     def figures(self, given: Acknowledged) -> Figures:
         """What the bars ask of the record."""
         statuses, acknowledged = self.statuses(), given.ids
@@ -203,6 +212,7 @@ class Record:
             "ended": dict(Counter(statuses[job] for job in acknowledged if job in statuses)),
             "published_twice": len(twice),
             "worker_lost": len(given_up),
+            "errors": self.errors(acknowledged),
         }
 
 

@@ -518,6 +518,20 @@ def test_figures_tell_of_the_queue_and_of_what_ended(
     assert set(figures.stage_seconds()) == {"convert", "measure"}
 
 
+def test_the_memory_of_children_is_told_of_jobs_that_ended(
+    store: JobStore, leases: Leases, database: Database
+) -> None:
+    figures = Figures(database, small_bytes=1 << 26)
+    for size in (100, 300):
+        store.create(a_job())
+        job = leases.claim_next(holder="h")
+        assert job is not None
+        leases.note_memory(job, size)
+        assert figures.child_memory().get("max") in (None, 100)
+        leases.canceled(job)
+    assert figures.child_memory() == {"mean": 200, "max": 300}
+
+
 def test_a_worker_learns_at_its_report_that_it_is_to_drain(database: Database) -> None:
     workers = WorkerRegister(database)
     known = {"slots": 1, "sandbox": {}}

@@ -53,6 +53,16 @@ class Figures:
         )
         return {row.cause: row.number for row in rows}
 
+    def child_memory(self) -> dict[str, float]:
+        """Give mean and maximum of the bytes that children of the last hour's jobs held."""
+        peak = jobs.c.peak_memory_bytes
+        (row,) = self._database.read(
+            select(func.avg(peak).label("mean"), func.max(peak).label("max")).where(
+                jobs.c.finished_at > now() - _SPAN_S
+            )
+        )
+        return {} if row.max is None else {"mean": float(row.mean), "max": float(row.max)}
+
     def stage_seconds(self) -> dict[str, float]:
         """Give the mean seconds that a stage took, over the attempts of the last hour."""
         began = func.min(job_events.c.at)

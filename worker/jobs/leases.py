@@ -114,6 +114,13 @@ class Leases:
         rows = self._database.read(select(jobs.c.cancel_requested).where(*held(job)))
         return Beat(held=bool(rows), cancel_requested=bool(rows and rows[0].cancel_requested))
 
+    def note_memory(self, job: Job, peak_bytes: int) -> None:
+        """Record how much memory the child of this attempt held, for an operator's graphs."""
+        with self._database.write() as connection:
+            connection.execute(
+                update(jobs).where(*held(job)).values(peak_memory_bytes=peak_bytes)
+            )
+
     def publish(
         self,
         job: Job,

@@ -29,6 +29,7 @@ _PRIVATE = (
     "idempotency_key",
     "request_sha256",
     "result_bytes",
+    "peak_memory_bytes",
 )
 JOB_COLUMNS = [column for column in jobs.c if column.name not in _PRIVATE]
 

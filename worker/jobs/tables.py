@@ -106,6 +106,7 @@ jobs = Table(
     Column("idempotency_key", String(255)),
     Column("request_sha256", String(64)),
     Column("result_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("peak_memory_bytes", BigInteger),  # of the child of its last attempt
     Index("uq_jobs_owner_id_idempotency_key", "owner_id", "idempotency_key", unique=True),
     Index("ix_jobs_owner_id_id", "owner_id", "id"),
     Index("ix_jobs_owner_id_started_at", "owner_id", "started_at"),

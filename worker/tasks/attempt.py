@@ -91,8 +91,9 @@ def _book(services: Services, job: Job, ended: Ended) -> None:
     """Charge the owner; an account that cannot be reached costs nobody a result."""
     try:
         services.usage.spend(job.owner_id, ended.cpu_seconds)
+        services.leases.note_memory(job, ended.peak_memory_bytes)
     except DBAPIError as error:
-        logger.warning("processor time of %s is not booked: %s", job.owner_id, error.orig)
+        logger.warning("what the job of %s used is not booked: %s", job.owner_id, error.orig)
 
 
 def _key(job: Job) -> str:
