@@ -1,21 +1,32 @@
-"""`python -m benchmarks.channel_pruning CORPUS DATA [--peer PYTHON]`: the table, as markdown.
+"""Channel pruning of the public models: work, time, closeness and task metric of each way.
 
-CORPUS holds public/NAME/model.onnx; DATA holds NAME.calib.npz and NAME.test.npz with keys
-`{i}|{input}` (unlabelled samples to prune by, others to judge by).
+    python -m benchmarks.channel_pruning --corpus DIR --recipes FILE --results FILE
+        [--peer PYTHON] [--page FILE] [--models NAME ...]
+
+Every criterion, with and without refit, at `amount` .1 and .3 with 128 unlabelled samples (or
+all there are), and onnxsim's structured pruning at the same work (`--peer`: a Python that has
+onnxsim). Rows that RESULTS holds are not measured again, so that an interrupted run goes on;
+`--page` writes them as a page.
 """
 
 import argparse
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 
+from benchmarks import tasks
+from benchmarks.channel_table import page
 from benchmarks.int8 import medians
+from benchmarks.judging import judged
 from benchmarks.onnxsim_pruning import KINDS, Feed, Peer
+from benchmarks.rows import Results, Row, about_this_machine, watched
 from worker.compression import graph
 from worker.compression.calibration import CalibrationSet
 from worker.compression.channels import Criterion
@@ -26,110 +37,111 @@ SAMPLES = 128
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("corpus", type=Path)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("names", nargs="*", help="models; all where none is named")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    tasks.add_arguments(parser)
     parser.add_argument("--peer", type=Path, help="a Python that has onnxsim")
+    parser.add_argument("--amounts", nargs="*", type=float, default=list(AMOUNTS))
+    parser.add_argument("--page", type=Path, help="write the rows here, as markdown")
     given = parser.parse_args()
-    found = sorted(path.parent.name for path in given.corpus.glob("public/*/model.onnx"))
-    print("| model | way | MACs saved | latency | SQNR, dB | same answer | seconds |")
-    print("|---|---|---|---|---|---|---|")
-    for name in given.names or found:
-        path = given.corpus / "public" / name / "model.onnx"
-        calib = samples(given.data / f"{name}.calib.npz")[:SAMPLES]
-        test = samples(given.data / f"{name}.test.npz")
-        for row in rows(path, calib, test, given.peer):
-            print(f"| {name} | {row} |", flush=True)
+    results = Results(given.results)
+    results.add(about_this_machine())
+    for amount in given.amounts:
+        for name in given.models:
+            measure(given, name, amount, results)
+            if given.page:
+                given.page.write_text(page(results.rows))
 
 
-def samples(path: Path) -> list[Feed]:
-    arrays = np.load(path)
-    feeds: dict[int, Feed] = {}
-    for key in arrays.files:
-        number, _, name = key.partition("|")
-        feeds.setdefault(int(number), {})[name] = arrays[key]
-    return [feeds[number] for number in sorted(feeds)]
-
-
-def rows(
-    path: Path, calib: Sequence[Feed], test: Sequence[Feed], peer: Path | None
-) -> Iterator[str]:
-    """A row for each amount, criterion and refit, and for the peer at the same work."""
-    cache: dict[str, object] = {}
-    whole = macs(path, calib[0])
+def measure(given: argparse.Namespace, name: str, amount: float, results: Results) -> None:
+    """Prune in every way that is not measured yet, then judge all those files at once."""
+    corpus = tasks.corpus(given)
+    key = {"bench": "channel_pruning", "model": name, "amount": amount}
     with tempfile.TemporaryDirectory() as scratch:
-        work = Path(scratch)
-        context = Context(
-            workdir=work,
-            calibration=CalibrationSet(calib, "calibration"),
+        subject = Subject(corpus.model(name), corpus.feeds(name, SAMPLES), Path(scratch))
+        made: list[tuple[Row, Path]] = []
+        for way, file, row in subject.ways(amount, given.peer):
+            if results.found(**key, way=way):
+                continue
+            if file is None:
+                results.add(key | {"way": way} | row)
+            else:
+                made.append((key | {"way": way} | row, file))
+        if not made:
+            return
+        told = list(judged(corpus, name, [file for _, file in made]))
+        for (row, _), (metric, close) in zip(made, told[1:], strict=True):
+            results.add(row | {"metric": metric, "metric_before": told[0][0], **close})
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, its calibration feeds, and a folder for what is made of it."""
+
+    model: Path
+    feeds: Path
+    folder: Path
+
+    @cached_property
+    def samples(self) -> list[Feed]:
+        arrays = np.load(self.feeds)
+        found: dict[int, Feed] = {}
+        for key in arrays.files:
+            number, _, name = key.partition("|")
+            found.setdefault(int(number), {})[name] = arrays[key]
+        return [found[number] for number in sorted(found)][:SAMPLES]
+
+    @cached_property
+    def context(self) -> Context:
+        return Context(
+            workdir=self.folder,
+            calibration=CalibrationSet(self.samples, "calibration"),
             target=Target(),
             seed=0,
             progress=lambda share, message: None,
             measure=lambda file: None,
-            cache=cache,
+            cache={},
         )
-        for amount in AMOUNTS:
-            for criterion in get_args(Criterion):
-                for refit in (False, True):
-                    out, seconds = pruned(path, amount, criterion, context, refit=refit)
-                    way = f"{criterion}{' + refit' if refit else ''}, {amount:g}"
-                    yield f"{way} | {judged(path, out, test)} | {seconds:.1f}"
-            if peer is None:
-                continue
-            rival = Peer(peer, path, calib, work)
-            for kind in KINDS:
-                made = rival.at(kind, amount, lambda file: 1 - macs(file, calib[0]) / whole)
-                told = "fails or saves nothing | | | " if made is None else ""
-                told = told or judged(path, made or path, test)
-                yield f"onnxsim {kind}, {amount:g} | {told} | "
 
+    def ways(self, amount: float, peer: Path | None) -> Iterator[tuple[str, Path | None, Row]]:
+        """Name, file and figures of each way to prune; no file where one fails."""
+        reached = amount
+        for criterion in reversed(get_args(Criterion)):
+            for refit in (True, False):
+                way = f"{criterion}{' + refit' if refit else ''}"
+                file, row = self._pruned(amount, criterion, refit=refit)
+                reached = row["macs_saved"] if way == "obs + refit" else reached
+                yield way, file, row
+        if peer is None:
+            return
+        rival = Peer(peer, self.model, self.samples, self.folder)
+        for kind in KINDS:
+            made = rival.at(kind, reached, self.saved)
+            row = {"error": "fails or saves nothing"} if made is None else self._figures(made)
+            yield f"onnxsim {kind}", made, row
 
-def pruned(
-    path: Path, amount: float, criterion: Criterion, context: Context, *, refit: bool
-) -> tuple[Path, float]:
-    out = context.workdir / "pruned.onnx"
-    begun = time.monotonic()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pass_ = ChannelPruning(amount=amount, criterion=criterion, refit=refit)
-        graph.save(pass_.apply(graph.load(path), context), out)
-    return out, time.monotonic() - begun
+    def saved(self, file: Path) -> float:
+        """Share of the multiplications that is gone."""
+        whole = sum(graph.macs(self.model, self.samples[0]).values())
+        return 1 - sum(graph.macs(file, self.samples[0]).values()) / max(whole, 1)
 
+    def _pruned(self, amount: float, criterion: Criterion, *, refit: bool) -> tuple[Path, Row]:
+        out = self.folder / f"{criterion}-{refit}-{amount}.onnx"
+        begun = time.monotonic()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pass_ = ChannelPruning(amount=amount, criterion=criterion, refit=refit)
+            graph.save(pass_.apply(graph.load(self.model), self.context), out)
+        return out, {"prune_seconds": round(time.monotonic() - begun, 1)} | self._figures(out)
 
-def judged(before: Path, after: Path, test: Sequence[Feed]) -> str:
-    """Work saved, latency, SQNR of the worst output, and share of equal answers."""
-    saved = 1 - macs(after, test[0]) / max(macs(before, test[0]), 1)
-    slow, fast = medians(before, after, test[0])
-    pairs = [
-        (a, b)
-        for a, b in zip(answers(before, test), answers(after, test), strict=True)
-        if a[0].dtype.kind == "f"
-    ]
-    decibels = min(sqnr(*pair) for pair in pairs)
-    same = np.mean([
-        np.mean(a.argmax(-1) == b.argmax(-1)) for a, b in zip(*pairs[0], strict=True)
-    ])  # fmt: skip
-    return f"{saved:.3f} | {slow:.2f} → {fast:.2f} ms | {decibels:.1f} | {same:.3f}"
-
-
-def answers(path: Path, test: Sequence[Feed]) -> list[list[np.ndarray]]:
-    """By output, one array for each sample."""
-    session = graph.session(path)
-    return [list(output) for output in zip(*(session.run(None, f) for f in test), strict=True)]
-
-
-def sqnr(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> float:
-    signal = sum(float(np.square(a, dtype=np.float64).sum()) for a in before)
-    noise = sum(
-        float(np.square(a.astype(np.float64) - b).sum())
-        for a, b in zip(before, after, strict=True)
-    )
-    return float(10 * np.log10(signal / max(noise, 1e-30)))
-
-
-def macs(path: Path, feed: Feed) -> int:
-    return sum(graph.macs(path, feed).values())
+    def _figures(self, file: Path) -> Row:
+        with watched() as watch:
+            before, after = medians(self.model, file, self.samples[0])
+        return {
+            "samples": len(self.samples), "macs_saved": round(self.saved(file), 4),
+            "ms_before": round(before, 3), "ms_after": round(after, 3), "quiet": watch["quiet"],
+        }  # fmt: skip
 
 
 if __name__ == "__main__":

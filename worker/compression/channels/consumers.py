@@ -59,6 +59,8 @@ def _plain_layer(
         return None
     if node.op_type == "Gemm" and _unusual_gemm(node):
         return None
+    if node.op_type == "MatMul" and len(weight.const_value.shape) != 2:
+        return None
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None and (node.op_type == "MatMul" or not _is_vector(bias)):
         return None

@@ -1,7 +1,7 @@
 """Which channels of a graph must go together, and which may go at all."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,13 +35,17 @@ class Group:
 
 @dataclass(frozen=True)
 class Structure:
-    """The analysed graph: the set of every position of every axis, and the groups of sets."""
+    """The analysed graph: the set of every position of every axis, and the groups of sets.
+
+    `idle`: matrices of weights that make channels of no group, each with the reason.
+    """
 
     trace: Trace
     axes: Mapping[str, tuple[Labels, ...]]
     groups: tuple[Group, ...]
     pinned: tuple[Group, ...]
     atoms: int
+    idle: tuple[tuple[str, str], ...] = ()
 
     def cut(self, removed: Iterable[int]) -> Cut:
         """Mark units as removed."""
@@ -97,7 +101,22 @@ def _structure(ties: Ties, axes: Mapping[str, tuple[Labels, ...]]) -> Structure:
         tuple(group for group in groups if group.reason is None),
         tuple(group for group in groups if group.reason is not None),
         len(ties.atoms),
+        tuple(_idle(ties, axes)),
     )
+
+
+def _idle(ties: Ties, axes: Mapping[str, tuple[Labels, ...]]) -> Iterator[tuple[str, str]]:
+    """Weights behind operators without a rule: packed, already quantized, computed with."""
+    producing = {place.value for place in ties.producers}
+    for name, value in ties.initializers.items():
+        is_index = value.dtype in (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
+        wide = sum(labels.size > 1 for labels in axes.get(name, ()))
+        if name in producing or is_index or wide < 2:
+            continue
+        roots = [int(root) for labels in axes[name] for root in np.unique(labels)]
+        reasons = [why for root in roots if (why := ties.atoms.reason(root))]
+        if reasons:
+            yield name, reasons[0]
 
 
 def _group(

@@ -78,6 +78,12 @@ class Site:
     def is_constant(self, index: int) -> bool:
         return self.name(index) in self.ties.initializers
 
+    def made_by(self, index: int) -> str:
+        """The operator that an input comes from."""
+        value = self.node.inputs[index]
+        node = None if value is None else value.producer()
+        return "a graph input" if node is None else node.op_type
+
     def constant(self, index: int) -> np.ndarray | None:
         """An initializer's values; None where the input is computed or left out."""
         value = self.ties.initializers.get(self.name(index) or "")

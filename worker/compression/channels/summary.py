@@ -34,7 +34,7 @@ def summary(
     ]
     pinned += [
         {"name": name, "channels": None, "reason": reason}
-        for name, reason in unreached(survey.model)
+        for name, reason in (*survey.structure.idle, *unreached(survey.model))
     ]
     return {
         "groups": groups,

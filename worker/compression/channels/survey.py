@@ -12,6 +12,7 @@ from worker.compression.channels.costs import Costs, Of, costs
 from worker.compression.channels.groups import Group, Structure, analyse
 from worker.compression.channels.prepare import prepare
 from worker.compression.channels.proof import Proof, Verdict
+from worker.compression.channels.single import in_single, widened
 from worker.compression.channels.trace import Feed, trace
 
 # Samples looked through for one of another shape than the first.
@@ -55,7 +56,8 @@ def survey(model: ir.Model, samples: Sequence[Feed], *, folder: Path, seed: int)
     prepare(model)
     seen = trace(model, samples[0], folder)
     structure = analyse(model, seen)
-    proof = Proof(model, structure, proof_feeds(samples), folder, seed)
+    feeds = [widened(feed) for feed in proof_feeds(samples)]
+    proof = Proof(in_single(model), structure, feeds, folder, seed)
     verdicts = proof.of_all()
     structure = _without(structure, verdicts)
     path = folder / "prepared.onnx"

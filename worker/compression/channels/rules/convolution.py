@@ -16,7 +16,7 @@ def by_whole_groups(groups: int, inputs_per_group: int) -> bool:
 
 def conv(site: Site) -> None:
     if not site.is_constant(1):
-        return site.pin_all("has a computed weight")
+        return site.pin_all(f"has a weight that {site.made_by(1)} computes")
     x, w = site.given(0), site.given(1)
     _hold_space(site, [*x[2:], *w[2:]])
     groups = site.integer("group", 1)
@@ -38,7 +38,7 @@ def conv(site: Site) -> None:
 
 def conv_transpose(site: Site) -> None:
     if not site.is_constant(1):
-        return site.pin_all("has a computed weight")
+        return site.pin_all(f"has a weight that {site.made_by(1)} computes")
     x, w = site.given(0), site.given(1)
     _hold_space(site, [*x[2:], *w[2:]])
     groups = site.integer("group", 1)

@@ -20,6 +20,10 @@ def gemm(site: Site) -> None:
 
 def matmul(site: Site) -> None:
     a, b = site.given(0), site.given(1)
+    if len(b) == 1 < len(a) and site.is_constant(1):
+        site.join(a[-1], b[0])
+        site.consume(1, 0)
+        return site.make(list(a[:-1]))
     if min(len(a), len(b)) < 2:
         return site.pin_all("multiplies a vector")
     _contract(site, (a[-1], len(a) - 1), (b[-2], len(b) - 2))
@@ -37,7 +41,7 @@ def _contract(site: Site, left: tuple[Labels, int], right: tuple[Labels, int]) -
     elif site.is_constant(0) and len(site.shape(0)) == 2:
         site.consume(0, left[1])
     else:
-        site.pin(left[0], "sums over this axis of two activations")
+        site.pin(left[0], "sums over this axis of two computed tensors")
 
 
 def _widest(a: Axes, b: Axes) -> Axes:

@@ -10,7 +10,7 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 def recurrent(site: Site) -> None:
     if not (site.is_constant(1) and site.is_constant(2)):
-        return site.pin_all("has computed weights")
+        return site.pin_all(f"has a weight that {site.made_by(1)} computes")
     x, w, r = site.given(0), site.given(1), site.given(2)
     gates = GATES[site.node.op_type]
     hidden = r[2]
