@@ -47,6 +47,8 @@ BENCHES = {
     "second_goal": Bench("must"),
     "repeats": Bench("must"),
     "coverage": Bench("must"),
+    "channel_pruning": Bench("must"),
+    "channel_cost": Bench(),
 }
 
 

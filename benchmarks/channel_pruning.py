@@ -61,7 +61,8 @@ def measure(given: argparse.Namespace, name: str, amount: float, results: Result
     with tempfile.TemporaryDirectory() as scratch:
         subject = Subject(corpus.model(name), corpus.feeds(name, SAMPLES), Path(scratch))
         made: list[tuple[Row, Path]] = []
-        for way, file, row in subject.ways(amount, given.peer):
+        peer = given.peer and given.peer.absolute()
+        for way, file, row in subject.ways(amount, peer):
             if results.found(**key, way=way):
                 continue
             if file is None:
