@@ -9,7 +9,7 @@ from worker.compression.benchmark import race
 from worker.compression.report import Report
 from worker.compression.search.bench import Bench, ranked
 from worker.compression.search.curve import curve
-from worker.compression.search.front import disproof, listed, warnings, why_not
+from worker.compression.search.front import disproof, listed, unpruned, warnings, why_not
 from worker.compression.search.stages import explore
 from worker.compression.search.trial import Trial
 from worker.compression.subject import Subject
@@ -33,7 +33,11 @@ def search(subject: Subject, out: Path) -> Report:
     bench.memory.keep(trials)
     for best in _finalists(subject, trials):
         report = assess(
-            subject, best.made, out=out, candidates=listed(subject, trials, best, out)
+            subject,
+            best.made,
+            out=out,
+            candidates=listed(subject, trials, best, out),
+            warnings=unpruned(subject, trials, best),
         )
         if report.verdict.outcome != "not_better":
             return report
@@ -45,7 +49,7 @@ def search(subject: Subject, out: Path) -> Report:
         [],
         out=out,
         candidates=listed(subject, trials, None, out),
-        warnings=warnings(trials),
+        warnings=[*warnings(trials), *unpruned(subject, trials, None)],
         reason=why_not(subject, trials),
     )
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from worker.compression.fidelity import drop, worst_sqnr
+from worker.compression.passes import ChannelPruning, Pass
 from worker.compression.report import Candidate, Report, Warned
 from worker.compression.search.bench import by_bytes
 from worker.compression.search.trial import (
@@ -57,7 +58,7 @@ def candidate(subject: Subject, one: Trial, best: Trial | None, file: str | None
     """A trial as the report lists it; `file` is its name in the output folder."""
     return Candidate(
         name=one.name,
-        recipe=subject.recipe.model_copy(update={"passes": list(one.passes)}),
+        recipe=subject.recipe.model_copy(update={"passes": _settled(one)}),
         bytes=one.bytes,
         latency_ms=one.latency.after.p50 if one.latency else None,
         speedup=one.latency.speedup if one.latency else None,
@@ -69,6 +70,11 @@ def candidate(subject: Subject, one: Trial, best: Trial | None, file: str | None
         reason=_because(subject, one, best),
         file=file,
     )
+
+
+def _settled(one: Trial) -> list[Pass]:
+    """The recipe that does the same again, with what a clock decided written out."""
+    return [step.pass_.settled(step.extra) for step in one.made] or list(one.passes)
 
 
 def _because(subject: Subject, one: Trial, best: Trial | None) -> str:
@@ -89,6 +95,21 @@ def warnings(trials: Sequence[Trial]) -> list[Warned]:
     """What the passes warned of, once each: with the original no step reports it."""
     said = [warned for one in trials for step in one.made for warned in step.warnings]
     return list({warned.message: warned for warned in said}.values())
+
+
+def unpruned(subject: Subject, trials: Sequence[Trial], best: Trial | None) -> list[Warned]:
+    """Why the result has all its channels, in one sentence; nothing where it lost some."""
+    tried = [one for one in trials if _prunes(one)]
+    if not tried or (best is not None and _prunes(best)):
+        return []
+    said = {warned.code: warned.message for step in tried[0].made for warned in step.warnings}
+    reason = said.get("nothing_prunable") or shortfall(subject, tried[0])
+    told = reason or "inside the bound, but another candidate is better"
+    return [Warned(code="not_pruned", message=f"no channels were pruned: {told}")]
+
+
+def _prunes(one: Trial) -> bool:
+    return any(isinstance(pass_, ChannelPruning) for pass_ in one.passes)
 
 
 def why_not(subject: Subject, trials: Sequence[Trial]) -> str:
