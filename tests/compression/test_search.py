@@ -41,6 +41,17 @@ def test_every_candidate_says_what_became_of_it(smallest: tuple[Report, Path]) -
             assert (out / candidate.file).stat().st_size == candidate.bytes
 
 
+def test_a_result_has_lost_channels_or_the_report_says_why_not(
+    smallest: tuple[Report, Path],
+) -> None:
+    report, _ = smallest
+    passes = report.reproduce.recipe.passes
+    pruned = passes != "auto" and any(one.method == "channel_pruning" for one in passes)
+    told = [one.message for one in report.warnings if one.code == "not_pruned"]
+    assert pruned != bool(told)
+    assert all(one.startswith("no channels were pruned: ") for one in told)
+
+
 def test_no_file_of_the_front_is_beaten_in_everything(smallest: tuple[Report, Path]) -> None:
     front = [one for one in smallest[0].candidates if one.on_front]
     assert front
