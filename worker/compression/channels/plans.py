@@ -7,7 +7,7 @@ from pathlib import Path
 
 from worker.compression import graph
 from worker.compression.channels.allocation import NEAR, Allocation, Steps, steps
-from worker.compression.channels.costs import Of
+from worker.compression.channels.costs import Costs, Of
 from worker.compression.channels.criteria import Ranking
 from worker.compression.channels.latency import measured_speedup, slower, time_layers
 from worker.compression.channels.rewrite import prune
@@ -17,6 +17,10 @@ from worker.compression.errors import InvalidRecipe
 
 # Widths that kernels take whole: a block of AVX512, of AVX2 and ARM, and the least of any.
 _WIDE_BLOCK, _BLOCK, _LEAST_BLOCK = 16, 8, 4
+# Coarse steps may lose so many times what single channels would, or this much anyway.
+_TIMES_AS_FAR, _HARMLESS = 1.5, 1e-3
+# Plans that are made anew because an odd width turned out to be slow.
+_REPLANNED = 3
 # Widths of one group that are timed at most.
 _MOST_TIMED = 8
 # Plans that are measured, and the most time that any takes out.
@@ -49,16 +53,40 @@ def by_amount(
 ) -> Plan:
     """Take `amount` of the cost `of`; `block` is what widths are rounded to, None for any.
 
-    With None widths are what kernels take whole, as far as that reaches; finer ones are only
-    taken where they are timed as not slower than the full width.
+    With None widths are what kernels take whole, where that costs little more than finer ones;
+    those are only taken where they are timed as not slower than the full width.
     """
     survey = study.survey
-    allocation = Allocation(rankings, _ladder(survey, block), survey.costs(of))
-    lost = allocation.reach(amount)
-    timed = False
-    if block is None:
-        lost, timed = _not_slower(study, lost, threads)
-    return Plan(tuple(lost), allocation.saved(lost), timed)
+    found = survey.costs(of)
+    if block is not None:
+        allocation = Allocation(rankings, _ladder(survey, [block]), found)
+        lost = allocation.reach(amount)
+        return Plan(tuple(lost), allocation.saved(lost))
+    sizes = _affordable(survey, rankings, amount, found)
+    slow: dict[int, int] = {}
+    for _ in range(_REPLANNED):
+        allocation = Allocation(rankings, _ladder(survey, sizes, slow), found)
+        lost = allocation.reach(amount)
+        odd = _slower_widths(study, lost, threads)
+        if not odd:
+            break
+        slow |= {index: _LEAST_BLOCK if index not in slow else _BLOCK for index in odd}
+    kept, timed = _not_slower(study, lost, threads)
+    return Plan(tuple(kept), allocation.saved(kept), timed or bool(slow))
+
+
+def _affordable(
+    survey: Survey, rankings: Sequence[Ranking], amount: float, costs: Costs
+) -> list[int]:
+    """Step sizes from the coarsest that loses little more than single channels would."""
+    sizes = [_WIDE_BLOCK, _BLOCK, _LEAST_BLOCK, 1]
+    errors = []
+    for start in range(len(sizes)):
+        lost = Allocation(rankings, _ladder(survey, sizes[start:]), costs).reach(amount)
+        pairs = zip(rankings, lost, strict=True)
+        errors.append(sum(float(one.errors[count]) for one, count in pairs))
+    most = max(_TIMES_AS_FAR * min(errors), _HARMLESS)
+    return sizes[next(start for start, error in enumerate(errors) if error <= most) :]
 
 
 def kernel_block(flags: Sequence[str]) -> int:
@@ -66,21 +94,43 @@ def kernel_block(flags: Sequence[str]) -> int:
     return _WIDE_BLOCK if "avx512f" in flags else _BLOCK
 
 
-def _ladder(survey: Survey, block: int | None) -> list[list[Steps]]:
-    """Steps of all groups, from coarse to fine."""
-    sizes = [_WIDE_BLOCK, _BLOCK, _LEAST_BLOCK, 1] if block is None else [block]
-    return [[steps(g, survey.step_width(g), size) for g in survey.groups] for size in sizes]
+def _ladder(
+    survey: Survey, sizes: Sequence[int], slow: Mapping[int, int] | None = None
+) -> list[list[Steps]]:
+    """Steps of all groups, from coarse to fine; `slow` says which may not go finer."""
+    least = slow or {}
+    return [
+        [
+            steps(group, survey.step_width(group), max(size, least.get(index, 1)))
+            for index, group in enumerate(survey.groups)
+        ]
+        for size in sizes
+    ]
+
+
+def _slower_widths(study: Study, lost: Sequence[int], threads: int) -> list[int]:
+    """Groups whose odd width is timed as slower than the full one."""
+    return [
+        index
+        for index, count in enumerate(lost)
+        if _is_odd(study.survey, index, count)
+        and slower(study.survey, index, count, study.folder, threads)
+    ]
+
+
+def _is_odd(survey: Survey, index: int, lost: int) -> bool:
+    group = survey.groups[index]
+    width = (len(group.units) - lost) * survey.step_width(group)
+    return lost > 0 and width % _BLOCK != 0
 
 
 def _not_slower(study: Study, lost: Sequence[int], threads: int) -> tuple[list[int], bool]:
     """Give units back to groups whose odd width would be slower than the full one."""
-    survey = study.survey
     kept, timed = list(lost), False
-    for index, group in enumerate(survey.groups):
-        width = survey.step_width(group)
-        while kept[index] and (len(group.units) - kept[index]) * width % _BLOCK:
+    for index in range(len(kept)):
+        while _is_odd(study.survey, index, kept[index]):
             timed = True
-            if not slower(survey, index, kept[index], study.folder, threads):
+            if not slower(study.survey, index, kept[index], study.folder, threads):
                 break
             kept[index] -= 1
     return kept, timed
@@ -91,7 +141,7 @@ def by_speedup(
     rankings: Sequence[Ranking],
     speedup: float,
     *,
-    block: int | None,
+    block: int,
     threads: int,
     progress: Callable[[float, str], None],
 ) -> Plan:
@@ -101,7 +151,7 @@ def by_speedup(
     whole, _ = measured_speedup(original, original, feed, threads=threads)
     table = time_layers(
         survey,
-        [_thinned(one) for one in _ladder(survey, block)[0]],
+        [_thinned(one) for one in _ladder(survey, [block])[0]],
         rest=whole,
         folder=study.folder,
         threads=threads,
