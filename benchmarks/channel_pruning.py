@@ -71,9 +71,10 @@ def measure(given: argparse.Namespace, name: str, amount: float, results: Result
                 made.append((key | {"way": way} | row, file))
         if not made:
             return
-        told = list(judged(corpus, name, [file for _, file in made]))
-        for (row, _), (metric, close) in zip(made, told[1:], strict=True):
-            results.add(row | {"metric": metric, "metric_before": told[0][0], **close})
+        told = judged(corpus, name, [file for _, file in made])
+        before, _ = next(told)
+        for (row, _), (metric, close) in zip(made, told, strict=True):
+            results.add(row | {"metric": metric, "metric_before": before, **close})
 
 
 @dataclass(frozen=True)
@@ -107,18 +108,25 @@ class Subject:
 
     def ways(self, amount: float, peer: Path | None) -> Iterator[tuple[str, Path | None, Row]]:
         """Name, file and figures of each way to prune; no file where one fails."""
-        reached = amount
+        file, row = self._pruned(amount, "obs", refit=True)
+        yield "obs + refit", file, row
+        yield "obs", *self._pruned(amount, "obs", refit=False)
+        yield from self._rivals(row["macs_saved"], peer)
         for criterion in reversed(get_args(Criterion)):
             for refit in (True, False):
-                way = f"{criterion}{' + refit' if refit else ''}"
-                file, row = self._pruned(amount, criterion, refit=refit)
-                reached = row["macs_saved"] if way == "obs + refit" else reached
-                yield way, file, row
+                if criterion != "obs":
+                    way = f"{criterion}{' + refit' if refit else ''}"
+                    yield way, *self._pruned(amount, criterion, refit=refit)
+
+    def _rivals(
+        self, share: float, peer: Path | None
+    ) -> Iterator[tuple[str, Path | None, Row]]:
+        """onnxsim at the same share of work."""
         if peer is None:
             return
         rival = Peer(peer, self.model, self.samples, self.folder)
         for kind in KINDS:
-            made = rival.at(kind, reached, self.saved)
+            made = rival.at(kind, share, self.saved)
             row = {"error": "fails or saves nothing"} if made is None else self._figures(made)
             yield f"onnxsim {kind}", made, row
 

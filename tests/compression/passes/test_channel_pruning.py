@@ -1,9 +1,11 @@
 """Settings of channel pruning, what it leaves behind, and what it warns of."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from pydantic import ValidationError
 
@@ -111,3 +113,20 @@ def test_few_samples_to_refit_are_warned_of_and_norms_need_none(tmp_path: Path) 
 def test_an_amount_out_of_reach_is_warned_of(tmp_path: Path) -> None:
     with pytest.warns(CompressionWarning, match="could be pruned, not 0.9"):
         ChannelPruning(amount=0.9).apply(opened(softmaxed()), context(tmp_path, FEEDS))
+
+
+def test_what_a_clock_chose_is_done_again_by_widths(tmp_path: Path) -> None:
+    def weights(pruning: ChannelPruning, folder: Path) -> tuple[ir.Model, dict[str, bytes]]:
+        folder.mkdir()
+        result = pruning.apply(opened(residual()), context(folder, FEEDS))
+        held = result.graph.initializers.items()
+        return result, {n: v.const_value.tobytes() for n, v in held if v.const_value}
+
+    with warnings.catch_warnings():
+        # How fast a graph this small gets is nothing to rely on.
+        warnings.simplefilter("ignore", CompressionWarning)
+        result, found = weights(ChannelPruning(speedup=1.2), tmp_path / "timed")
+        again = ChannelPruning(speedup=1.2).settled(result.meta["extra"])
+        assert again.speedup is None
+        assert again.widths
+        assert weights(again, tmp_path / "again")[1] == found
