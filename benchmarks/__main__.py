@@ -94,7 +94,8 @@ def run(name: str, given: argparse.Namespace, results: Results) -> bool:
     start = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         for line in running.stdout or ():
-            keep(line, results)
+            # A bench that can go on writes its lines itself.
+            keep(line, Results() if bench.corpus == "must" else results)
     took = time.monotonic() - start
     print(f"  {took:.0f} s, exit {running.returncode}", file=sys.stderr, flush=True)
     if running.returncode:
@@ -109,6 +110,7 @@ def arguments(bench: Bench, given: argparse.Namespace) -> list[str]:
         options["--corpus"] = given.corpus
     if bench.corpus == "must":
         options |= {"--recipes": given.recipes, "--recipes-python": given.recipes_python}
+        options["--results"] = given.results
     words = ((option, str(path)) for option, path in options.items() if path)
     return [*chosen, *(word for pair in words for word in pair)]
 

@@ -52,6 +52,8 @@ def conv(
 ) -> list[nn.Module]:
     layer = nn.Conv2d(given, made, size, stride, size // 2, groups=groups, bias=False)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    # It takes a depthwise filter for a dense one, by which signals would die out.
+    layer.weight.data *= groups**0.5
     return [layer, nn.BatchNorm2d(made)]
 
 

@@ -128,7 +128,8 @@ TABLES = (
     Table(
         "peers", ("model", "who"), "Peers, all rows",
         "The task metric where there is one (bound: 1 %), else the SQNR of the outputs on "
-        "unseen samples (bound: 20 dB; random weights, our preset `int8`).",
+        "unseen samples (bound: 20 dB). Those networks have random weights, which say much of "
+        "speed and little of quality: there our preset `int8` is compared.",
         (
             MODEL, ("who", of("who")), ("speed-up", speed), ("bytes", times("bytes_ratio")),
             ("quality", kept), ("made in, s", of("made_in")), MACHINE,

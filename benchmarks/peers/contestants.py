@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -71,20 +72,23 @@ def make(
         python = python_of(who.peer, environments)
         script = HERE / f"with_{who.peer}.py"
         start = time.monotonic()
-        error = _run([python, script, who.recipe, model.resolve(), feeds.resolve(), out])
+        error = _run([python, script, who.recipe], model, feeds, out)
         row = {"error": error} if error else {"made_in": round(time.monotonic() - start, 1)}
         told.write_text(json.dumps(row))
     return out, json.loads(told.read_text())
 
 
-def _run(command: list[str | Path]) -> str | None:
+def _run(command: list[str | Path], model: Path, feeds: Path, out: Path) -> str | None:
     """What went wrong, in a line."""
-    # NNCF and ONNX Runtime leave files in the current folder.
+    # ONNX Runtime leaves files beside the model, and NNCF in the current folder.
     with tempfile.TemporaryDirectory() as folder:
+        own = Path(folder) / model.name
+        shutil.copy(model, own)
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, cwd=folder, timeout=MOST_SECONDS
-            )
+                [*command, own, feeds.resolve(), out],
+                capture_output=True, text=True, cwd=folder, timeout=MOST_SECONDS,
+            )  # fmt: skip
         except subprocess.TimeoutExpired:
             return f"not done after {MOST_SECONDS} s"
     if done.returncode == 0:
