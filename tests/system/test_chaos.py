@@ -17,6 +17,7 @@ from tests.chaos.kills import (
     random_kills,
     silent_broker,
 )
+from tests.chaos.soak import soak
 from tests.chaos.stops import random_cancels, stopped_workers
 from tests.chaos.surroundings import HASTY, Figures, Record, Redis, cut_connections
 from tests.system.service import Service
@@ -157,3 +158,16 @@ def test_a_cancel_at_any_moment_leaves_no_process_and_no_file(
     figures = said(random_cancels(service, Record(service, backing), cancels=cancels))
     assert set(figures["ended"]) <= {"canceled", "succeeded"}
     assert figures["scratch_left"] == 0
+
+
+@pytest.mark.R20
+@backings
+def test_nothing_grows_in_the_long_run(
+    start: Start, backing: dict[str, str], said: Said
+) -> None:
+    """In CI so short that only what every job leaves shows; at release the slope an hour."""
+    service = start(**backing)
+    figures = said(soak(service, Record(service, backing), jobs=size(4, 1500)))
+    assert figures["stored_more_bytes"] == 0
+    assert figures["wal_mib"] <= 64
+    assert max(figures["more_files"].values()) <= 5
