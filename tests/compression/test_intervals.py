@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.models import build, normal, written
 from worker.compression.calibration import CalibrationSet
 from worker.compression.fidelity import OutputFidelity, Reference
-from worker.compression.fidelity.intervals import exact, paired, trials
+from worker.compression.fidelity.intervals import exact, of_mean, paired, trials
 
 CASES = 400
 COVERED = 0.93
@@ -63,6 +63,24 @@ def test_an_interval_covers_the_true_loss_of_accuracy(
     found = {pair: paired(*pair, trials(sizes)) for pair in set(pairs)}
     covered = [found[pair][0] <= share <= found[pair][1] for pair in pairs]
     assert np.mean(covered) >= COVERED
+
+
+@pytest.mark.parametrize("count", [8, 16, 64])
+def test_an_interval_covers_the_mean_of_skewed_figures(count: int) -> None:
+    """As the angles between embeddings are: most small, a few large."""
+    rng = np.random.default_rng(count)
+    spread = 0.7
+    found = []
+    for _ in range(CASES):
+        rows = np.column_stack([rng.lognormal(0, spread, count), np.ones(count)])
+        low, high = of_mean(rows) or (0.0, 0.0)
+        found.append(low <= np.exp(spread**2 / 2) <= high)
+    assert np.mean(found) >= COVERED - 0.01
+
+
+def test_one_figure_has_no_interval_and_equal_ones_have_no_width() -> None:
+    assert of_mean(np.array([[0.3, 1.0]])) is None
+    assert of_mean(np.array([[0.25, 1.0]] * 9)) == (0.25, 0.25)
 
 
 def test_no_change_in_few_samples_does_not_prove_no_drop() -> None:

@@ -1,5 +1,6 @@
 """Models with a state: samples form sequences, and results carry their own state."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from worker.compression.calibration import (
     split,
     states,
 )
+from worker.compression.errors import CompressionWarning
 from worker.compression.fidelity import Reference
 
 LINK = {"s": {"from_output": "sN", "initial": "zeros"}}
@@ -110,7 +112,9 @@ def test_the_parts_of_a_split_keep_sequences_in_order(
         starts=frozenset(int(start) for start in starts),
         carried={"s": "sN"},
     )
-    parts = split(samples, None, seed=3)
+    with pytest.warns(CompressionWarning, match=r"steps of \d sequences?") as told:
+        parts = split(samples, None, seed=3)
+    assert [one.message.code for one in told] == ["few_sequences"]  # type: ignore[union-attr]
     pieces = 0
     for part in (parts.calibrate, parts.select, parts.report):
         for sequence in part.sequences:
@@ -174,6 +178,7 @@ def test_int8_of_a_recurrent_model_is_judged_over_sequences(tmp_path: Path, real
         out=tmp_path / "out",
         calibration=data if real else None,
         inputs={"h": {"from_output": "hN"}},
+        quiet=lambda: nullcontext(False),
     )
     assert report.fidelity is not None
     kinds = {output.name: output.kind for output in report.fidelity.outputs}

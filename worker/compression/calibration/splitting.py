@@ -46,6 +46,8 @@ def split(
         _overlap(calibration, evaluation)
     if report.source != "synthetic" and report.size < ENOUGH:
         _too_few(calibration, evaluation, report)
+    elif report.source != "synthetic" and report.carried and len(report.sequences) < ENOUGH:
+        _few_sequences(report)
     elif calibrate.source != "synthetic" and calibrate.size < _STEADY:
         _unsteady(calibrate)
     return Split(calibrate, select, report)
@@ -99,6 +101,19 @@ def _too_few(
             f"{given} {report.source} samples leave {report.size} to report on{shared}; "
             f"from {needed} samples on the result is verified",
             code="few_samples",
+        ),
+        stacklevel=3,
+    )
+
+
+def _few_sequences(report: CalibrationSet) -> None:
+    count = len(report.sequences)
+    warnings.warn(
+        CompressionWarning(
+            f"the {len(report)} samples to report on are steps of {count} "
+            f"sequence{'s' if count > 1 else ''}, and steps go wrong together: the interval is "
+            f"wide; send at least {4 * ENOUGH} sequences, a gap in the numbers between them",
+            code="few_sequences",
         ),
         stacklevel=3,
     )

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from worker.compression.fidelity.intervals import bootstrap, exact, trials
+from worker.compression.fidelity.intervals import exact, of_mean, trials
 from worker.compression.fidelity.layout import Layout
 from worker.compression.fidelity.margins import Margins
 from worker.compression.fidelity.measures import Interval, OutputFidelity, OutputKind
@@ -159,7 +159,8 @@ class Comparison:
         sums = self.tally.sums()
         if counted:
             return exact(share, trials(sums[:, 1]))
-        return bootstrap(sums, lambda sums: float(sums[0] / max(sums[1], 1)))
+        found = of_mean(sums)
+        return None if found is None else (min(max(found[0], 0.0), share), max(found[1], share))
 
 
 def _same_answer(original: np.ndarray, result: np.ndarray) -> np.ndarray:

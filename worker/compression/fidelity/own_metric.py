@@ -10,7 +10,7 @@ import numpy as np
 from worker.compression.calibration import CalibrationSet
 from worker.compression.errors import CompressionWarning, InvalidData
 from worker.compression.fidelity.decoding import Pair, agreement
-from worker.compression.fidelity.intervals import bootstrap
+from worker.compression.fidelity.intervals import of_mean
 from worker.compression.fidelity.measures import Accuracy, Fidelity
 from worker.compression.fidelity.reference import Reference
 
@@ -92,18 +92,16 @@ def accuracy(name: str, before: np.ndarray, after: np.ndarray) -> Accuracy:
         )
     base = abs(float(before.mean())) or 1.0
     drop = float((before - after).mean()) / base
-    interval = (drop, drop)
-    if len(before) > 1:
-        rows = np.column_stack([before - after, np.ones(len(before))])
-        interval = bootstrap(rows, lambda sums: float(sums[0] / max(sums[1], 1)) / base)
-    else:
+    found = of_mean(np.column_stack([before - after, np.ones(len(before))]))
+    if found is None:
         _tell_no_interval(name)
+    low, high = (end / base for end in found or (drop * base, drop * base))
     return Accuracy(
         metric=name,
         before=float(before.mean()),
         after=float(after.mean()),
         drop=drop,
-        interval=(min(interval[0], drop), max(interval[1], drop)),
+        interval=(min(low, drop), max(high, drop)),
         samples=len(before),
         source="own",
     )
