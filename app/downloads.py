@@ -2,6 +2,7 @@
 
 import re
 from pathlib import PurePosixPath
+from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
@@ -13,6 +14,22 @@ from worker.objects import ObjectMissing, ObjectStore
 
 _TYPES = {".html": "text/html; charset=utf-8", ".json": "application/json"}
 _RANGE = re.compile(r"bytes=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*")
+
+
+class Download(StreamingResponse):
+    """A file as it is."""
+
+    media_type = "application/octet-stream"
+
+
+def answers(*media_types: str) -> dict[int | str, dict[str, Any]]:
+    """What a download may answer, for the OpenAPI document."""
+    file: dict[str, Any] = {
+        "content": {media_type: {} for media_type in media_types},
+        "headers": {"ETag": {"schema": {"type": "string"}}},
+    }
+    part = {"description": "The range that was asked for"}
+    return {200: file, 206: file | part, 304: {"description": "The client has it already"}}
 
 
 async def serve_file(
@@ -49,7 +66,7 @@ async def serve_file(
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=media_type)
     body = objects.read(file.key, start=start, stop=stop)
-    return StreamingResponse(body, status_code=status, headers=headers, media_type=media_type)
+    return Download(body, status_code=status, headers=headers, media_type=media_type)
 
 
 def _is_known(request: Request, etag: str) -> bool:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from worker.compression import CompressionError
 from worker.jobs import JobError
@@ -168,7 +169,26 @@ def install(app: FastAPI) -> None:
 
 
 async def _handle(request: Request, error: Exception) -> Response:
-    return respond(error, request_id(request))
+    response = respond(error, request_id(request))
+    if response.status_code == 405:
+        response.headers["Allow"] = ", ".join(_allowed_methods(request))
+    return response
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Every method that this address takes: the router names those of one route only."""
+    routes = request.app.router.routes
+    methods = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+    taken = [
+        method
+        for method in methods
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in routes
+        )
+    ]
+    # Where it seems to take any, it is a folder of files, which are only read.
+    return taken if len(taken) < len(methods) else ["GET", "HEAD"]
 
 
 async def _handle_logged(request: Request, error: Exception) -> Response:

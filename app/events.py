@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi.responses import Response, StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
@@ -13,6 +14,31 @@ from worker.services import Services
 
 POLL_S = 0.5  # the record is read so often; no connection is held between two reads
 KEEP_ALIVE_S = 15.0  # proxies cut streams that stay silent for long
+
+
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"const": "job"},
+        "id": {"type": "string"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": "#/components/schemas/JobView"},
+        },
+    },
+}
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": _EVENT}}},
+    204: {"description": "The client has seen the last event"},
+}
+"""What a stream answers, for the OpenAPI document."""
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events."""
+
+    media_type = "text/event-stream"
 
 
 async def job_events(
@@ -29,7 +55,7 @@ async def job_events(
         return Response(status_code=204)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     stream = _stream(services, owner_id, job, seen=seen)
-    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+    return EventStream(stream, headers=headers)
 
 
 async def _stream(

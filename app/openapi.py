@@ -37,8 +37,18 @@ def describe(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
+def _sent(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema without null, which means that a parameter is not sent at all."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) != 1:
+        return schema
+    return {**kinds[0], **{name: value for name, value in schema.items() if name != "anyOf"}}
+
+
 def _complete(path: str, operation: dict[str, Any]) -> None:
     operation["responses"].pop("422", None)  # FastAPI's own shape, which is never sent
     operation["responses"] |= {"4XX": _PROBLEM, "5XX": _PROBLEM}
+    for parameter in operation.get("parameters", ()):
+        parameter["schema"] = _sent(parameter["schema"])
     if path in OPEN:
         operation["security"] = []

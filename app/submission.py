@@ -38,6 +38,12 @@ KINDS: Mapping[str, ArtifactKind] = {
 
 FIELDS = (*(f"{name}_id" for name in KINDS), "recipe", "inputs", "name")
 _KEY_CHARACTERS = 255
+KEY_SCHEMA: dict[str, Any] = {
+    "minLength": 1,
+    "maxLength": _KEY_CHARACTERS,
+    "pattern": "^[ -~]+$",
+}
+"""Of an Idempotency-Key."""
 _NO_QUOTA = Quota()
 _DATA_HINT = "send a .npz file of arrays by input name, a .npy file, or a .zip of images"
 
@@ -132,7 +138,7 @@ async def _check(
     sources: dict[str, str | Upload] = dict(form.files)
     names = {name: upload.name for name, upload in form.files.items()}
     for name, kind in KINDS.items():
-        if identifier := form.fields.get(f"{name}_id", "").strip():
+        if identifier := form.fields.get(f"{name}_id"):
             if name in sources:
                 raise _both(name)
             artifact = await _known(services, owner_id, kind, identifier)

@@ -185,10 +185,10 @@ class _Reception:
     def _begin(self, part: PartBegin) -> None:
         known = {*self._accepts.fields, *self._accepts.files}
         self._parts += 1
-        if self._parts > len(known):
-            raise Refusal("too_many_parts", f"the form has more than {len(known)} parts")
         self._part, self._file, self._text = part, None, bytearray()
         _check_name(part.name, self._form, known=known)
+        if self._parts > len(known):  # empty choices of files can be given again and again
+            raise Refusal("too_many_parts", f"the form has more than {len(known)} parts")
         if part.name not in self._accepts.files or self._is_empty_choice:
             return  # a text field, perhaps sent as a file: curl -F recipe=@recipe.json
         if part.filename is None:

@@ -12,7 +12,7 @@ from app.admission import admitted, quota_of
 from app.api.bodies import file_body
 from app.dependencies import InServices, accepts_artifact, max_bytes
 from app.errors import Refusal
-from app.ids import Id
+from app.ids import Cursor, Id
 from app.schemas import API, ArtifactList, ArtifactView, artifact_view
 from app.submission import add_artifact
 from app.uploads import Upload, display_name, receive_file, receive_form
@@ -51,7 +51,7 @@ def artifact_router(kind: ArtifactKind) -> APIRouter:
         services: InServices,
         owner: Owner,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
-        cursor: Annotated[str | None, Query(max_length=200)] = None,
+        cursor: Cursor | None = None,
     ) -> ArtifactList:
         """What was uploaded, newest first."""
         page = services.artifacts.page(owner, kind, limit=limit, cursor=cursor)

@@ -3,26 +3,28 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
-from fastapi.responses import Response
+from fastapi.responses import HTMLResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from app.access import Asking, Owner
 from app.admission import admitted, quota_of
-from app.api.bodies import form_body
+from app.api.bodies import job_body
 from app.dependencies import InServices, accepts_job
-from app.downloads import serve_file
+from app.downloads import Download, answers, serve_file
 from app.errors import Refusal
-from app.events import job_events
-from app.ids import Id
+from app.events import EVENTS, job_events
+from app.ids import Cursor, Id
 from app.schemas import API, JobList, JobView, job_view
 from app.security import REPORT_POLICY
-from app.submission import FIELDS, KINDS, submit
+from app.submission import FIELDS, KEY_SCHEMA, KINDS, submit
 from app.uploads import receive_form
 from worker.jobs import Job, JobStatus
 
 RETRY_AFTER_S = "2"
 
 router = APIRouter(prefix=f"{API}/jobs", tags=["jobs"])
+
+IdempotencyKey = Annotated[str | None, Header(json_schema_extra=KEY_SCHEMA)]
 
 
 def answer(job: Job, *, status: int = 200) -> Response:
@@ -42,13 +44,13 @@ def answer(job: Job, *, status: int = 200) -> Response:
     "",
     status_code=202,
     response_model=JobView,
-    openapi_extra=form_body(files=KINDS, fields=FIELDS),
+    openapi_extra=job_body(KINDS),
 )
 async def create_job(
     request: Request,
     services: InServices,
     asking: Asking,
-    idempotency_key: Annotated[str | None, Header()] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Submit a model with a recipe. The job is recorded when this answers."""
     owner, quota = asking.owner_id, quota_of(services.settings, asking)
@@ -64,7 +66,7 @@ def list_jobs(
     owner: Owner,
     status: JobStatus | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    cursor: Cursor | None = None,
 ) -> JobList:
     """Jobs, newest first; `next_cursor` is null on the last page."""
     page = services.jobs.page(owner, status=status, limit=limit, cursor=cursor)
@@ -78,7 +80,11 @@ async def get_job(job_id: Id, services: InServices, owner: Owner) -> Response:
     return answer(services.jobs.get(owner, job_id))
 
 
-@router.get("/{job_id}/events", responses={200: {"content": {"text/event-stream": {}}}})
+@router.get(
+    "/{job_id}/events",
+    response_class=Response,
+    responses=EVENTS,
+)
 async def get_job_events(
     job_id: Id,
     services: InServices,
@@ -119,7 +125,9 @@ def delete_job(job_id: Id, services: InServices, owner: Owner) -> Response:
 
 
 @router.head("/{job_id}/model", include_in_schema=False)
-@router.get("/{job_id}/model", responses={200: {"content": {"application/octet-stream": {}}}})
+@router.get(
+    "/{job_id}/model", response_class=Download, responses=answers("application/octet-stream")
+)
 async def get_model(
     request: Request, job_id: Id, services: InServices, owner: Owner
 ) -> Response:
@@ -128,7 +136,7 @@ async def get_model(
 
 
 @router.head("/{job_id}/report", include_in_schema=False)
-@router.get("/{job_id}/report", responses={200: {"content": {"application/json": {}}}})
+@router.get("/{job_id}/report", responses=answers("application/json"))
 async def get_report(
     request: Request, job_id: Id, services: InServices, owner: Owner
 ) -> Response:
@@ -137,7 +145,9 @@ async def get_report(
 
 
 @router.head("/{job_id}/report.html", include_in_schema=False)
-@router.get("/{job_id}/report.html", responses={200: {"content": {"text/html": {}}}})
+@router.get(
+    "/{job_id}/report.html", response_class=HTMLResponse, responses=answers("text/html")
+)
 async def get_report_page(
     request: Request, job_id: Id, services: InServices, owner: Owner
 ) -> Response:
@@ -149,7 +159,9 @@ async def get_report_page(
 
 @router.head("/{job_id}/files/{name}", include_in_schema=False)
 @router.get(
-    "/{job_id}/files/{name}", responses={200: {"content": {"application/octet-stream": {}}}}
+    "/{job_id}/files/{name}",
+    response_class=Response,
+    responses=answers("application/octet-stream", "application/json", "text/html"),
 )
 async def get_file(
     request: Request, job_id: Id, name: str, services: InServices, owner: Owner

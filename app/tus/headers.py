@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 from base64 import b64decode
 from binascii import Error as BadBase64
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ EXTENSIONS = "creation,expiration,checksum,termination"
 ALGORITHMS = {"sha256": hashlib.sha256, "sha1": hashlib.sha1}
 CHUNK_TYPE = "application/offset+octet-stream"
 MAX_METADATA = 4096
-MAX_BYTES = 2**62
+COUNT = "0|[1-9][0-9]{0,17}"
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ def check_version(request: Request) -> None:
 def number(request: Request, name: str) -> int:
     """A header that must be a count of bytes."""
     text = request.headers.get(name, "")
-    if text.isascii() and text.isdecimal() and int(text[:20]) <= MAX_BYTES:
-        return int(text[:20])
+    if re.fullmatch(COUNT, text):
+        return int(text)
     raise Refusal("bad_request", f"{name} must be a number of bytes")
 
 
@@ -72,7 +73,8 @@ def metadata(request: Request) -> Metadata:
     found: dict[str, str] = {}
     for pair in filter(None, (part.strip() for part in text.split(","))):
         key, _, value = pair.partition(" ")
-        found[key] = _decoded(value)
+        if key in ("kind", "filename", "name"):  # what else there is may be anything
+            found[key] = _decoded(value)
     kinds: dict[str | None, ArtifactKind] = {"model": "model", "dataset": "dataset"}
     kind = kinds.get(found.get("kind"))
     if kind is None:
@@ -104,6 +106,6 @@ def checksum(request: Request) -> Checksum | None:
 
 def _decoded(value: str) -> str:
     try:
-        return b64decode(value, validate=True).decode()
+        return b64decode(value, validate=True).decode(errors="replace")
     except (BadBase64, ValueError):
-        raise Refusal("bad_request", "Upload-Metadata is not base64 of UTF-8") from None
+        raise Refusal("bad_request", "Upload-Metadata is not base64") from None

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
@@ -18,12 +18,10 @@ from app.errors import Refusal, request_id, respond
 from app.ids import Id
 from app.limits import check_space, no_space, too_large
 from app.schemas import API
-from app.tus import headers, partial, receiving
+from app.tus import described, headers, partial, receiving
 from worker.compression import CompressionError
 from worker.jobs import Announced, JobError
 from worker.services import Services
-
-Text = Annotated[str | None, Header()]
 
 
 class TusRoute(APIRoute):
@@ -46,7 +44,7 @@ class TusRoute(APIRoute):
 router = APIRouter(prefix=f"{API}/uploads", tags=["uploads"], route_class=TusRoute)
 
 
-@router.options("", status_code=204, response_class=Response)
+@router.options("", status_code=204, response_class=Response, responses=described.ABILITIES)
 async def tell_abilities(services: InServices) -> Response:
     """What of tus is spoken here."""
     largest = max(max_bytes(services, "model"), max_bytes(services, "dataset"))
@@ -61,14 +59,17 @@ async def tell_abilities(services: InServices) -> Response:
     )
 
 
-@router.post("", status_code=201, response_class=Response)
+@router.post(
+    "",
+    status_code=201,
+    response_class=Response,
+    responses=described.ANNOUNCED,
+    openapi_extra=described.ANNOUNCING,
+)
 async def announce(
     request: Request,
     services: InServices,
     asking: Asking,
-    tus_resumable: Text = None,
-    upload_length: Text = None,
-    upload_metadata: Text = None,
 ) -> Response:
     """Announce a file: `Upload-Length`; `Upload-Metadata` with its `kind` and `filename`."""
     headers.check_version(request)
@@ -88,13 +89,17 @@ async def announce(
     return Response(status_code=201, headers=_expires(upload) | there)
 
 
-@router.head("/{upload_id}", response_class=Response)
+@router.head(
+    "/{upload_id}",
+    response_class=Response,
+    responses=described.STANDING,
+    openapi_extra=described.ASKING,
+)
 async def tell_offset(
     request: Request,
     upload_id: Id,
     services: InServices,
     asking: Asking,
-    tus_resumable: Text = None,
 ) -> Response:
     """How much has arrived; once it is complete, `Location` of the model or data set."""
     headers.check_version(request)
@@ -111,15 +116,18 @@ async def tell_offset(
     return Response(status_code=200, headers=known | _expires(upload) | _made(upload))
 
 
-@router.patch("/{upload_id}", status_code=204, response_class=Response)
+@router.patch(
+    "/{upload_id}",
+    status_code=204,
+    response_class=Response,
+    responses=described.SENT,
+    openapi_extra=described.SENDING,
+)
 async def send(
     request: Request,
     upload_id: Id,
     services: InServices,
     asking: Asking,
-    tus_resumable: Text = None,
-    upload_offset: Text = None,
-    upload_checksum: Text = None,
 ) -> Response:
     """Send bytes from `Upload-Offset` on; the last answers `Location` of what they make."""
     headers.check_version(request)
@@ -136,13 +144,17 @@ async def send(
     return _sent(at, upload)
 
 
-@router.delete("/{upload_id}", status_code=204, response_class=Response)
+@router.delete(
+    "/{upload_id}",
+    status_code=204,
+    response_class=Response,
+    openapi_extra=described.ASKING,
+)
 async def give_up(
     request: Request,
     upload_id: Id,
     services: InServices,
     asking: Asking,
-    tus_resumable: Text = None,
 ) -> Response:
     """Forget an upload and what has arrived of it."""
     headers.check_version(request)
@@ -151,7 +163,13 @@ async def give_up(
     return Response(status_code=204)
 
 
-@router.post("/{upload_id}", status_code=204, response_class=Response, include_in_schema=False)
+@router.post(
+    "/{upload_id}",
+    status_code=204,
+    response_class=Response,
+    responses=described.SENT,
+    openapi_extra=described.MEANING,
+)
 async def by_another_name(
     request: Request, upload_id: Id, services: InServices, asking: Asking
 ) -> Response:
@@ -159,7 +177,7 @@ async def by_another_name(
     method = request.headers.get("x-http-method-override", "").upper()
     verbs = {"PATCH": send, "DELETE": give_up}
     if method not in verbs:
-        raise Refusal("method_not_allowed", "this address does not take this method")
+        raise Refusal("bad_request", "X-HTTP-Method-Override must be PATCH or DELETE")
     return await verbs[method](request, upload_id, services, asking)
 
 

@@ -14,6 +14,7 @@ from tests.app.test_api import submit, succeed
 from worker.services import Services
 
 TUS = {
+    "X-HTTP-Method-Override": "DELETE",
     "Tus-Resumable": "1.0.0",
     "Upload-Offset": "0",
     "Content-Type": "application/offset+octet-stream",
