@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 from uuid import uuid4
 
+from h11 import LocalProtocolError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -124,7 +126,9 @@ class Guard:
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
                 headers["x-request-id"] = request_id
-            await send(message)
+            # A body that breaks HTTP itself was answered by the server: it takes no more.
+            with suppress(LocalProtocolError):
+                await send(message)
 
         try:
             await self._checked(scope, receive, send_guarded, request_id)
