@@ -47,6 +47,13 @@ chaos: setup
 	MODELPRESS_CHAOS=large $(BIN)/python -m pytest -q tests/system -m "$(BAR)" $(ARGS)
 
 # docs/benchmarks.md says how a corpus is prepared: ARGS="--corpus DIR --recipes FILE"
+# the bars of the web process at full size: a JSON line each
+bars: setup
+	MODELPRESS_CHAOS=large $(BIN)/python -m pytest -q tests/system/test_web_bars.py $(ARGS)
+	$(BIN)/python -m benchmarks.openapi
+	$(BIN)/python -m benchmarks.fuzz_uploads
+	$(BIN)/python -m benchmarks.http_load
+
 bench: setup
 	$(BIN)/python -m benchmarks $(ARGS)
 

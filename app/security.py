@@ -1,5 +1,6 @@
 """Where a request comes from, and what the answer may do in a browser."""
 
+import logging
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -14,7 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access import SAFE_METHODS
 from app.errors import Refusal, respond
+from worker.logs import about
 from worker.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 PAGE_POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
@@ -96,6 +100,19 @@ class Answered:
     seconds: float
 
 
+def _log(answered: Answered) -> None:
+    """One line for what changed something, or failed; polls would drown it."""
+    if answered.method in SAFE_METHODS and answered.status < 500:
+        return
+    logger.info(
+        "%s %s answered %d in %.3f s",
+        answered.method,
+        answered.route,
+        answered.status,
+        answered.seconds,
+    )
+
+
 class Guard:
     """Outermost middleware: request id, host and origin checks, headers of every answer."""
 
@@ -130,12 +147,15 @@ class Guard:
             with suppress(LocalProtocolError):
                 await send(message)
 
-        try:
-            await self._checked(scope, receive, send_guarded, request_id)
-        finally:
-            route = getattr(scope.get("route"), "path", "other")
-            seconds = time.perf_counter() - started
-            self._on_answer(Answered(scope["method"], route, status, seconds))
+        with about(request_id=request_id):
+            try:
+                await self._checked(scope, receive, send_guarded, request_id)
+            finally:
+                route = getattr(scope.get("route"), "path", "other")
+                seconds = time.perf_counter() - started
+                answered = Answered(scope["method"], route, status, seconds)
+                self._on_answer(answered)
+                _log(answered)
 
     async def _checked(
         self, scope: Scope, receive: Receive, send: Send, request_id: str

@@ -1,6 +1,7 @@
 """A request becomes a record: store the files, record the job, enqueue its id, in order."""
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +28,10 @@ from worker.jobs import (
     NotFound,
     Quota,
 )
+from worker.logs import about
 from worker.services import Services
+
+logger = logging.getLogger(__name__)
 
 KINDS: Mapping[str, ArtifactKind] = {
     "model": "model",
@@ -93,6 +97,8 @@ async def submit(
     )
     record = partial(services.jobs.create, new, idempotency=idempotency, quota=quota)
     created = await _recorded(services, record, [file.key for file in stored.values()])
+    with about(job_id=created.job.id):
+        logger.info("job recorded")
     services.enqueue(created.job.id)
     return created.job
 

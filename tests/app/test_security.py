@@ -1,8 +1,13 @@
 """Requests that another site made a browser send, and names that are not ours."""
 
+import json
+import logging
+from io import StringIO
+
 import pytest
 
 from app.security import allowed_hosts
+from worker.logs import JsonLines
 from worker.settings import Settings
 
 
@@ -46,6 +51,20 @@ def test_names_can_be_added():
 def test_our_names_and_any_address_are_answered(shared, host):
     client, _ = shared
     assert client.get("/healthz", headers={"Host": host}).status_code == 200
+
+
+def test_what_is_logged_of_a_request_carries_its_id(client, model, caplog):
+    handler = logging.StreamHandler(kept := StringIO())
+    handler.setFormatter(JsonLines())
+    logging.getLogger("app").addHandler(handler)
+    with caplog.at_level(logging.INFO):
+        sent = client.post("/v1/jobs", files={"model": ("a\r\nb.onnx", model)})
+        client.get("/v1/jobs")
+    logging.getLogger("app").removeHandler(handler)
+    recorded, answered = [json.loads(line) for line in kept.getvalue().splitlines()]
+    assert recorded["job_id"] == sent.json()["id"]
+    assert recorded["request_id"] == answered["request_id"] == sent.headers["x-request-id"]
+    assert answered["message"].startswith("POST /v1/jobs answered 202 in ")
 
 
 def test_nobody_is_allowed_in_from_elsewhere(shared):

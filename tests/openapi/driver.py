@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
+from sqlalchemy.exc import SQLAlchemyError
 
 from worker.jobs import Failure, JobError, JobStatus, ResultFile
 from worker.services import Services
@@ -32,7 +33,7 @@ def requests(client: httpx.Client, services: Services, *, examples: int) -> dict
             [Path(sys.executable).parent / "schemathesis", "run",
              f"{client.base_url}/openapi.json", "--max-examples", str(examples),
              "--seed", "1", "--continue-on-failure", "--no-color", "--warnings", "off",
-             "--request-timeout", "30"],
+             "--request-timeout", "120"],
             cwd=ROOT, capture_output=True, text=True, check=False,
         )  # fmt: skip
     cases = re.search(r"(\d+) generated", run.stdout)
@@ -57,10 +58,11 @@ def ending_jobs(services: Services) -> Iterator[None]:
     stopped = threading.Event()
 
     def work() -> None:
-        services.workers.report("test", host="here", slots=1, sandbox={})
         while not stopped.wait(0.02):
-            for job in services.jobs.page("local", status=JobStatus.QUEUED, limit=5).items:
-                with suppress(JobError, OSError):  # a request has deleted it meanwhile
+            # A request has deleted a job meanwhile, or keeps the database.
+            with suppress(JobError, OSError, SQLAlchemyError):
+                services.workers.report("test", host="here", slots=1, sandbox={})
+                for job in services.jobs.page("local", status=JobStatus.QUEUED, limit=5).items:
                     end(services, job.id)
 
     thread = threading.Thread(target=work)

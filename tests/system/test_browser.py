@@ -1,14 +1,17 @@
 """A real Chromium against a real `modelpress serve`: with script, without it, and refused."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -17,6 +20,10 @@ pytestmark = pytest.mark.system
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 SERVE = "import sys; from app.cli import main; sys.exit(main())"
+MARKUP = "<img src=x onerror=alert({0})><svg onload=alert({0})>'\"><b>"
+UNKNOWN_NODE = {
+    "passes": [{"method": "static_quantization", "keep_float": [MARKUP.format("none")]}]
+}
 JOB_MS = 300_000  # a job takes seconds, but waits while any other on this host is measured
 
 
@@ -167,6 +174,40 @@ def test_a_failed_job_shows_its_reason_and_can_be_tried_again(page):
     expect(page.get_by_role("alert")).to_contain_text("What to do")
     page.get_by_role("button", name="Try again").click()
     expect(page.locator("[data-badge]")).not_to_have_text("succeeded")
+
+
+def hostile_net() -> bytes:
+    """A net that works, with markup for every name that it has."""
+    net = onnx.load(DIGITS / "digits.onnx")
+    inferred = (MARKUP.format(number) for number in count())
+    names: dict[str, str] = {}
+    for node in net.graph.node:
+        node.name = next(inferred)
+        for values in (node.input, node.output):
+            values[:] = [name and names.setdefault(name, next(inferred)) for name in values]
+    for value in (*net.graph.initializer, *net.graph.input, *net.graph.output):
+        value.name = names[value.name]
+    net.graph.ClearField("value_info")
+    net.producer_name = net.doc_string = net.graph.name = net.graph.doc_string = MARKUP
+    net.metadata_props.add(key=MARKUP, value=MARKUP)
+    return net.SerializeToString()
+
+
+def test_markup_in_any_name_is_never_run(page):
+    files = {"name": f"{MARKUP}.onnx", "mimeType": MARKUP, "buffer": hostile_net()}
+    form = {"model": files, "name": MARKUP, "recipe": "int8"}
+    job = page.request.post("/v1/jobs", multipart=form).json()
+    failed = {"model": files, "name": MARKUP, "recipe": json.dumps(UNKNOWN_NODE)}
+    other = page.request.post("/v1/jobs", multipart=failed).json()
+    for shown, status in ((job, "succeeded"), (other, "failed")):
+        page.goto(f"/jobs/{shown['id']}")
+        wait_for(page, status)
+        expect(page.locator("main")).to_contain_text("<img src=x")
+    page.goto("/jobs")
+    expect(page.locator(".row").first).to_contain_text("<img src=x")
+    page.goto(f"{job['links']['self']}/report.html")
+    expect(page.locator("body")).to_contain_text("<img src=x")
+    assert page.locator("img[src=x]").count() == 0
 
 
 @pytest.mark.parametrize("width", [1280, 390])
