@@ -41,6 +41,7 @@ BENCHES = {
     "overhead": Bench(quick=()),
     "http_load": Bench(quick=("3", "32")),
     "fuzz_uploads": Bench(quick=("200",)),
+    "openapi": Bench(),
     "corpus": Bench("must"),
     "peers": Bench("must"),
     "search_cost": Bench(quick=("--models", "digits")),
