@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup demo test serve check fmt bench bench-quick chaos
+.PHONY: setup demo test serve check fmt bench bench-quick chaos bars
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/stamp
@@ -46,7 +46,6 @@ BAR ?= R1 or R2 or R3 or R4 or R5 or R13 or R18 or R19
 chaos: setup
 	MODELPRESS_CHAOS=large $(BIN)/python -m pytest -q tests/system -m "$(BAR)" $(ARGS)
 
-# docs/benchmarks.md says how a corpus is prepared: ARGS="--corpus DIR --recipes FILE"
 # the bars of the web process at full size: a JSON line each
 bars: setup
 	MODELPRESS_CHAOS=large $(BIN)/python -m pytest -q tests/system/test_web_bars.py $(ARGS)
@@ -54,6 +53,7 @@ bars: setup
 	$(BIN)/python -m benchmarks.fuzz_uploads
 	$(BIN)/python -m benchmarks.http_load
 
+# docs/benchmarks.md says how a corpus is prepared: ARGS="--corpus DIR --recipes FILE"
 bench: setup
 	$(BIN)/python -m benchmarks $(ARGS)
 
