@@ -62,6 +62,21 @@ async def read_body(request: Request, *, limit: int) -> AsyncIterator[bytes]:
     check_length(request, limit=limit)
     clock = asyncio.get_running_loop().time
     started, received = clock(), 0
+    try:
+        async for chunk in _chunks(request):
+            received += len(chunk)
+            if received > limit:
+                raise too_large(limit)
+            waited = clock() - started - GRACE_S
+            if waited > 0 and received < waited * SLOWEST_BYTES_PER_S:
+                raise _stalled()
+            yield chunk
+    finally:
+        request.app.state.metrics.received(received, seconds=clock() - started)
+
+
+async def _chunks(request: Request) -> AsyncIterator[bytes]:
+    """What arrives, as long as it does."""
     chunks = request.stream()
     patience = request.app.state.services.settings.upload_stall_seconds
     while True:
@@ -72,12 +87,6 @@ async def read_body(request: Request, *, limit: int) -> AsyncIterator[bytes]:
             raise _stalled() from None
         if chunk is None:
             return
-        received += len(chunk)
-        if received > limit:
-            raise too_large(limit)
-        waited = clock() - started - GRACE_S
-        if waited > 0 and received < waited * SLOWEST_BYTES_PER_S:
-            raise _stalled()
         yield chunk
 
 

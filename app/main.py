@@ -21,6 +21,7 @@ from app.schemas import Problem
 from app.security import Guard, allowed_hosts
 from worker.services import Services, build_services
 from worker.settings import Settings
+from worker.tracing import tracer_provider
 
 STATIC = Path(__file__).parent / "static"
 SWEEP_S = 600
@@ -36,6 +37,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
     services = build_services(settings)
     metrics = Metrics(services)
+    traces = tracer_provider(settings.traces_endpoint, part="web", at_once=False)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -51,6 +53,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version="1",
         docs_url=None,  # FastAPI's pages load scripts from elsewhere
         redoc_url=None,
+        telemetry={
+            "tracer_provider": traces,
+            "tracing": traces is not None,
+            "operation_spans": False,
+            "metrics": False,
+            "logs": False,
+        },
     )
     app.openapi = partial(describe, app)  # type: ignore[method-assign] # as FastAPI documents
     app.state.services = services

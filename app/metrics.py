@@ -31,12 +31,23 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self._upload_bytes = Counter(
+            "modelpress_upload_bytes", "Bytes of bodies received.", registry=self._registry
+        )
+        self._upload_seconds = Counter(
+            "modelpress_upload_seconds", "Seconds of receiving them.", registry=self._registry
+        )
         self._registry.register(_Jobs(services))
 
     def count(self, answered: Answered) -> None:
         method = answered.method if answered.method.isalpha() else "other"
         self._requests.labels(method, answered.route, str(answered.status)).inc()
         self._seconds.labels(method, answered.route).observe(answered.seconds)
+
+    def received(self, size: int, *, seconds: float) -> None:
+        """Count a body, or what came of it."""
+        self._upload_bytes.inc(size)
+        self._upload_seconds.inc(seconds)
 
     def text(self) -> bytes:
         """All of them, in Prometheus' text format."""

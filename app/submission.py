@@ -30,6 +30,7 @@ from worker.jobs import (
 )
 from worker.logs import about
 from worker.services import Services
+from worker.tracing import note
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +100,7 @@ async def submit(
     created = await _recorded(services, record, [file.key for file in stored.values()])
     with about(job_id=created.job.id):
         logger.info("job recorded")
+        note(job_id=created.job.id)
     services.enqueue(created.job.id)
     return created.job
 

@@ -53,6 +53,10 @@ class Settings(BaseSettings):
         default=False,
         description="Users come by https, through a proxy: cookies are marked Secure.",
     )
+    traces_endpoint: str | None = Field(
+        default=None,
+        description="Where OpenTelemetry traces go, by OTLP over HTTP; needs the extra otel.",
+    )
     session_seconds: int = Field(
         default=12 * 3600, ge=60, description="How long a browser stays signed in."
     )

@@ -301,6 +301,9 @@ def test_metrics_count_jobs_and_requests(client, model):
         'modelpress_http_requests_total{method="GET",route="/v1/jobs/{job_id}",status="404"}'
     )
     assert counted in text
+    received = float(re.search(r"(?m)^modelpress_upload_bytes_total (\S+)", text)[1])
+    assert len(model) < received < len(model) + 1000
+    assert float(re.search(r"(?m)^modelpress_upload_seconds_total (\S+)", text)[1]) > 0
 
 
 def test_recipes_and_their_schema_are_told(client):

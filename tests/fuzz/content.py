@@ -7,6 +7,7 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 NAMES = (
@@ -158,7 +159,7 @@ def _spoil(value: Any, chance: random.Random) -> None:
         if isinstance(value, dict) and (key is None or chance.random() < 0.2):
             key = chance.choice(NAMES)
         if key is not None:
-            value[key] = chance.choice(VALUES)
+            value[key] = deepcopy(chance.choice(VALUES))
         return
 
 

@@ -25,6 +25,7 @@ from worker.tasks.drain import Drain
 from worker.tasks.hearing import Hearing
 from worker.tasks.slots import Slots
 from worker.tasks.upkeep import Upkeep
+from worker.tracing import trace_jobs
 
 _UNSEALED_EXIT = 78  # as a child that cannot be sealed
 
@@ -48,6 +49,7 @@ def run(job_id: str) -> None:
 @cache
 def _services() -> Services:
     """Of this pool process: made at its first job, after the fork."""
+    trace_jobs(_settings.traces_endpoint)
     return build_services(_settings)
 
 

@@ -16,6 +16,7 @@ from worker.tasks.heartbeat import Heartbeat
 from worker.tasks.limits import limits_for
 from worker.tasks.outcome import fail, record_outcome
 from worker.tasks.scratch import scratch_folder
+from worker.tracing import note, span_of_attempt
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,13 @@ def run_next(
 def _attempt(
     services: Services, job: Job, *, slot: int | None, draining: Callable[[], bool]
 ) -> None:
+    with span_of_attempt(job.id, attempt=job.attempt, kind=job.kind):
+        _supervise(services, job, slot=slot, draining=draining)
+
+
+def _supervise(
+    services: Services, job: Job, *, slot: int | None, draining: Callable[[], bool]
+) -> None:
     logger.info("attempt %d", job.attempt)
     heartbeat = Heartbeat(
         services.leases,
@@ -74,6 +82,7 @@ def _attempt(
             shelf = Shelf(services.settings.cache, services.settings.cache_bytes)
             shelf.lend(_key(job), folder / CACHE)
             ended = _run(services, job, folder=folder, heartbeat=heartbeat, slot=slot)
+            note(cause=ended.cause)
             _book(services, job, ended)
             if ended.cause is Cause.DONE:
                 shelf.take_back(_key(job), folder / CACHE)

@@ -18,6 +18,7 @@ from worker.settings import Settings
 from worker.tasks.attempt import run_next
 from worker.tasks.drain import Drain
 from worker.tasks.slots import Slots
+from worker.tracing import trace_jobs
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ def main(parent: int, descriptor: int) -> None:
         drain.begin(grace_seconds=settings.stop_grace_seconds)
 
     signal.signal(signal.SIGTERM, on_stop)
+    trace_jobs(settings.traces_endpoint)
     with Slots(settings.concurrency, descriptor).taken() as slot:
         services = build_services(settings)
         while slot is not None and not drain.begun():
