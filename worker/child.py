@@ -7,6 +7,7 @@ that could load a model is imported before the seal.
 
 import json
 import sys
+import time
 import traceback
 import uuid
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from worker.isolation import Cause, Channel, Request, enter, file_was_cut, limit
 #: The share of the whole that reading and converting the upload takes.
 INGEST_SHARE = 0.05
 RESULT_FILE = "result.json"
+#: Importing the library is a part of the job's time budget as well.
+BEGUN = time.monotonic()
 
 
 def main() -> int:
@@ -54,7 +57,11 @@ class Job:
 
         request = self._request
         if request.kind == "compress":
-            Recipe.parse(request.recipe)  # a conversion takes minutes: refuse before it
+            recipe = Recipe.parse(
+                request.recipe
+            )  # a conversion takes minutes: refuse before it
+            if recipe.passes == "auto":
+                self._channel.deadline = BEGUN + recipe.goal.time_budget_s
         work = self._folder / "ingest"
         work.mkdir()
         taken = ingest(
@@ -94,6 +101,7 @@ class Job:
             cache=self._path(request.cache),
             partner=self._path(request.partner),
             metric=OwnMetric(request.metric, self._channel.score) if request.metric else None,
+            begun=BEGUN,
             progress=self._compressing,
             measure=self._measure,
             quiet=self._channel.quiet,

@@ -1,11 +1,15 @@
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 from onnx import parser
 
 from tests import models
 from worker.compression import Report, compress
+from worker.compression.passes import RuntimeFusion
+from worker.compression.search.trial import SPENT
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 
@@ -14,21 +18,37 @@ def quiet() -> nullcontext[bool]:
     return nullcontext(True)
 
 
-def automatic(out: Path, goal: dict[str, object]) -> Report:
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few of the digits: what is tested here does not need more."""
+    path = tmp_path_factory.mktemp("samples") / "digits.npz"
+    with (
+        np.load(DIGITS / "calibration.npz") as every,
+        np.load(DIGITS / "evaluation.npz") as labelled,
+    ):
+        assert "labels" in labelled
+        kept = {name: labelled[name][:160] for name in labelled.files}
+        assert set(every.files) <= set(kept)
+    np.savez(path, **kept)
+    return path
+
+
+def automatic(
+    samples: Path,
+    out: Path,
+    goal: dict[str, object],
+    quiet: Callable[[], nullcontext[bool]] = quiet,
+) -> Report:
     return compress(
-        DIGITS / "digits.onnx",
-        {"goal": goal},
-        out=out,
-        calibration=DIGITS / "calibration.npz",
-        evaluation=DIGITS / "evaluation.npz",
-        quiet=quiet,
+        DIGITS / "digits.onnx", {"goal": goal}, out=out, calibration=samples, quiet=quiet
     )
 
 
 @pytest.fixture(scope="module")
-def smallest(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+def smallest(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     out = tmp_path_factory.mktemp("smallest")
-    return automatic(out, {"objective": "size"}), out
+    # Bytes need no quiet machine: all of its latencies are unreliable.
+    return automatic(samples, out, {"objective": "size"}, lambda: nullcontext(False)), out
 
 
 def test_every_candidate_says_what_became_of_it(smallest: tuple[Report, Path]) -> None:
@@ -64,16 +84,32 @@ def test_no_file_of_the_front_is_beaten_in_everything(smallest: tuple[Report, Pa
         )
 
 
-def test_either_it_is_better_or_the_upload_comes_back(smallest: tuple[Report, Path]) -> None:
+def test_a_smaller_file_needs_no_quiet_machine(smallest: tuple[Report, Path]) -> None:
     report, out = smallest
-    if not came_back(report, out):
-        assert report.after.bytes <= 0.95 * report.before.bytes
+    assert not came_back(report, out)
+    assert report.after.bytes <= 0.5 * report.before.bytes
+    assert {one.verdict for one in report.latency} == {"unreliable"}
+    assert "Latency is not known" in report.verdict.sentence
 
 
-def test_a_budget_too_short_to_try_much_never_gives_a_worse_model(tmp_path: Path) -> None:
-    report = automatic(tmp_path, {"time_budget_s": 1})
-    if not came_back(report, tmp_path):
-        assert report.latency[0].interval[0] >= 1.02
+def test_a_budget_too_short_to_try_much_never_gives_a_worse_model(
+    samples: Path, tmp_path: Path
+) -> None:
+    report = automatic(samples, tmp_path, {"time_budget_s": 1})
+    assert came_back(report, tmp_path)
+    assert {one.reason for one in report.candidates} == {SPENT}
+    assert "report_shortened" in {one.code for one in report.warnings}
+
+
+def test_the_runtimes_own_graph_is_a_candidate_with_its_label(
+    samples: Path, tmp_path: Path
+) -> None:
+    report = automatic(samples, tmp_path, {"time_budget_s": 12})
+    (fused,) = (one for one in report.candidates if "ORT-only" in one.name)
+    assert fused.recipe.passes[-1] == RuntimeFusion()
+    portable = max(one.speedup or 0 for one in report.candidates if one is not fused)
+    # What ONNX Runtime fuses at every load is no gain: it must not tie users to one runtime.
+    assert not fused.chosen or (fused.speedup or 0) > portable
 
 
 def came_back(report: Report, out: Path) -> bool:
@@ -87,26 +123,18 @@ def came_back(report: Report, out: Path) -> bool:
     return same
 
 
-@pytest.mark.parametrize(
-    ("goal", "words"),
-    [
-        ({"objective": "size", "max_bytes": 1000}, "limit"),
-        ({"max_latency_ms": 1e-6}, "limit"),
-    ],
-)
-def test_a_goal_that_nothing_meets_gives_back_the_upload_and_says_why(
-    goal: dict[str, object], words: str, tmp_path: Path
+def test_a_limit_that_nothing_meets_gives_back_the_upload_and_says_why(
+    samples: Path, tmp_path: Path
 ) -> None:
-    report = automatic(tmp_path, goal)
-    assert report.verdict.outcome == "not_better"
-    assert words in report.verdict.sentence
-    upload = (DIGITS / "digits.onnx").read_bytes()
-    assert (tmp_path / "model.onnx").read_bytes() == upload
+    goal = {"objective": "size", "max_bytes": 1000, "time_budget_s": 10}
+    report = automatic(samples, tmp_path, goal)
+    assert came_back(report, tmp_path)
     assert report.after.bytes == report.before.bytes
+    assert not any(one.chosen for one in report.candidates)
 
 
 def test_what_the_search_chose_can_be_made_again_by_hand(
-    smallest: tuple[Report, Path], tmp_path: Path
+    smallest: tuple[Report, Path], samples: Path, tmp_path: Path
 ) -> None:
     report, out = smallest
     candidate = next(one for one in report.candidates if one.file)
@@ -114,8 +142,7 @@ def test_what_the_search_chose_can_be_made_again_by_hand(
         DIGITS / "digits.onnx",
         candidate.recipe,
         out=tmp_path,
-        calibration=DIGITS / "calibration.npz",
-        evaluation=DIGITS / "evaluation.npz",
+        calibration=samples,
         quiet=lambda: nullcontext(False),
     )
     front = out / str(candidate.file)
@@ -135,13 +162,8 @@ def test_a_method_that_changed_nothing_is_no_candidate(tmp_path: Path) -> None:
 
 
 def test_a_busy_machine_is_no_finding_about_the_model(tmp_path: Path) -> None:
-    report = compress(
-        DIGITS / "digits.onnx",
-        {"goal": {"time_budget_s": 5}},
-        out=tmp_path / "out",
-        calibration=DIGITS / "calibration.npz",
-        quiet=lambda: nullcontext(False),
-    )
-    assert report.verdict.outcome == "not_better"
-    assert "the machine was too busy to measure" in report.verdict.sentence
-    assert "nothing that was tried is" not in report.verdict.sentence
+    path = models.written(models.convnet(), tmp_path / "model.onnx")
+    busy = compress(path, {}, out=tmp_path / "out", quiet=lambda: nullcontext(False))
+    assert busy.verdict.outcome == "not_better"
+    assert "the machine was too busy to measure" in busy.verdict.sentence
+    assert "nothing that was tried is" not in busy.verdict.sentence

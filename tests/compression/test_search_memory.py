@@ -8,6 +8,7 @@ import pytest
 from tests import models
 from worker.compression.assessment import Made
 from worker.compression.benchmark import Latency, Percentiles
+from worker.compression.errors import CompressionWarning
 from worker.compression.fidelity import Fidelity
 from worker.compression.passes import GraphCleaning, MagnitudePruning
 from worker.compression.search.memory import Memory
@@ -66,7 +67,10 @@ def test_another_recipe_or_model_is_another_trial(memory: Memory, tmp_path: Path
 def test_what_was_timed_without_quiet_is_timed_again(memory: Memory, tmp_path: Path) -> None:
     one = trial(tmp_path, verdict="unreliable")
     memory.keep([one])
-    assert memory.recall("cleaned", one.passes) is None
+    found = memory.recall("cleaned", one.passes)
+    assert found is not None
+    assert found.latency is None
+    assert found.fidelity == one.fidelity
 
 
 def test_what_there_was_no_time_for_is_tried_the_next_time(memory: Memory) -> None:
@@ -87,4 +91,16 @@ def test_a_damaged_record_is_as_good_as_none(memory: Memory, tmp_path: Path) -> 
     assert memory.folder is not None
     for record in memory.folder.glob("*.json"):
         record.write_text(record.read_text()[:40])
+    with pytest.warns(CompressionWarning, match="damaged"):
+        assert memory.recall("cleaned", one.passes) is None
+
+
+def test_a_damaged_model_is_not_handed_out(memory: Memory, tmp_path: Path) -> None:
+    one = trial(tmp_path)
+    memory.keep([one])
+    assert memory.folder is not None
+    (file,) = (memory.folder / "files").iterdir()
+    file.write_bytes(file.read_bytes()[:-100] + bytes(100))
+    with pytest.warns(CompressionWarning, match="damaged"):
+        assert memory.recall("cleaned", one.passes) is None
     assert memory.recall("cleaned", one.passes) is None

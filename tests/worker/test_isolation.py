@@ -493,6 +493,25 @@ class TestMeasuring:
         assert ended.cause is Cause.DONE
         assert seen == [True, False]
 
+    def test_a_job_that_has_no_time_left_does_not_wait_for_quiet(
+        self, run: Run, tmp_path: Path
+    ) -> None:
+        lock = MeasuringLock(tmp_path / "lock")
+        assert lock.take()
+        code = (
+            "channel.deadline = time.monotonic() + .4\n"
+            "with channel.quiet() as had:\n"
+            "  channel.progress('measure', .5, str(had))\ndone()"
+        )
+        told: list[str] = []
+        started = time.monotonic()
+        # The lock never becomes free: without a deadline this would be waited for.
+        ended = run(code, on_message=lambda said: told.append(said.message))
+        lock.release()
+        assert ended.cause is Cause.DONE
+        assert told == ["False"]
+        assert time.monotonic() - started < 20
+
     def test_another_ones_measuring_stops_the_child_and_its_clock(
         self, run: Run, tmp_path: Path
     ) -> None:

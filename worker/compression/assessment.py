@@ -12,7 +12,7 @@ from worker.compression.benchmark import (
     environment,
     race,
 )
-from worker.compression.fidelity import Accuracy, Fidelity
+from worker.compression.fidelity import Accuracy, Decoded, Fidelity, Reference, Scored
 from worker.compression.html import render
 from worker.compression.layers import blame
 from worker.compression.passes import Pass
@@ -20,6 +20,7 @@ from worker.compression.portable import portable
 from worker.compression.provenance import machine
 from worker.compression.report import (
     Candidate,
+    Portability,
     Report,
     Reproduce,
     Size,
@@ -28,7 +29,16 @@ from worker.compression.report import (
 )
 from worker.compression.snippet import fed_back, snippet
 from worker.compression.subject import Subject, copy_model, digest
+from worker.compression.timetable import (
+    inference_seconds,
+    leave_out,
+    race_seconds,
+    there_is_time,
+    timing_seconds,
+)
 from worker.compression.verdict import Evidence, judge
+
+Closeness = tuple[Fidelity | None, Accuracy | None]
 
 
 @dataclass(frozen=True)
@@ -69,16 +79,14 @@ def assess(
     `reason` says why the original came back.
     """
     result = made[-1].path if made else subject.original
-    out.mkdir(parents=True, exist_ok=True)
-    copy_model(result, out / "model.onnx")
-    for file in (file for step in made for file in step.files):
-        shutil.copyfile(file, out / file.name)
+    _hand_out(made, result, out)
     subject.progress("measure", 0.55, "comparing with the original on held-out samples")
-    closeness = _closeness(subject, [step.path for step in made])
-    timed = _latencies(subject, [step.path for step in made])
-    fidelity, accuracy = closeness[-1]
-    sizes = _sizes(subject, result)
-    portability = portable(result, subject.split.calibrate) if made else None
+    paths = [step.path for step in made]
+    reference = subject.reference(subject.split.report, "report")
+    fidelity, accuracy = reference.compare(result)
+    closeness = [*_step_closeness(subject, paths[:-1], reference), (fidelity, accuracy)]
+    timed = _latencies(subject, paths)
+    portability = _portability(subject, result) if made else None
     evidence = Evidence(
         goal=subject.recipe.goal,
         target=subject.recipe.target,
@@ -86,7 +94,7 @@ def assess(
         verified=subject.verified,
         doubt=subject.doubt,
         methods=tuple(step.pass_.method for step in made),
-        sizes=sizes,
+        sizes=_sizes(subject, result),
         latency=timed[-1],
         fidelity=fidelity,
         accuracy=accuracy,
@@ -94,39 +102,76 @@ def assess(
         portability=portability,
     )
     subject.progress("report", 0.95, "writing the report")
-    report = Report(
-        model=subject.model,
-        verdict=judge(evidence),
-        goal=subject.recipe.goal,
-        before=sizes[0],
-        after=sizes[1],
-        latency=timed[-1],
-        fidelity=fidelity,
-        accuracy=accuracy,
+    report = _report(
+        subject,
+        made,
+        evidence=evidence,
         steps=_steps(made, closeness, timed),
-        layers=blame(
-            subject.original,
-            result,
-            subject.split.report,
-            feed=subject.feeds[0],
-            notes=_notes(made),
-        ),
-        candidates=list(candidates),
-        warnings=_heard(subject, made, warnings),
-        environment=machine(),
-        reproduce=_reproduce(subject, made, out / "model.onnx"),
-        preflight=subject.expected,
-        snippet=snippet(
-            subject.recipe.target,
-            subject.feeds[0],
-            images=subject.recipe.images,
-            states=fed_back(subject.inputs),
-        ),
-        portability=portability,
-        extra={key: value for step in made for key, value in step.extra.items()},
+        candidates=candidates,
+        warnings=warnings,
+        written=out / "model.onnx",
     )
     write(report, out)
     return report
+
+
+def _portability(subject: Subject, result: Path) -> Portability | None:
+    """Whether other CPUs give the same, as far as the time budget has room to find out."""
+    if not there_is_time(subject, 32 * inference_seconds(subject)):
+        leave_out("whether other CPUs give the same")
+        return None
+    return portable(result, subject.split.calibrate)
+
+
+def _hand_out(made: Sequence[Made], result: Path, out: Path) -> None:
+    """Copy the result to `out`, and what passes left to go with it."""
+    out.mkdir(parents=True, exist_ok=True)
+    copy_model(result, out / "model.onnx")
+    for file in (file for step in made for file in step.files):
+        shutil.copyfile(file, out / file.name)
+
+
+def _report(
+    subject: Subject,
+    made: Sequence[Made],
+    *,
+    evidence: Evidence,
+    steps: list[Step],
+    candidates: Sequence[Candidate],
+    warnings: Sequence[Warned],
+    written: Path,
+) -> Report:
+    """All that is to be said; `written` is the result as it was handed out."""
+    recipe, feed = subject.recipe, subject.feeds[0]
+    layers = blame(
+        subject.original,
+        made[-1].path if made else subject.original,
+        subject.split.report,
+        feed=feed,
+        notes=_notes(made),
+    )
+    return Report(
+        model=subject.model,
+        verdict=judge(evidence),
+        goal=recipe.goal,
+        before=evidence.sizes[0],
+        after=evidence.sizes[1],
+        latency=evidence.latency,
+        fidelity=evidence.fidelity,
+        accuracy=evidence.accuracy,
+        steps=steps,
+        layers=layers,
+        candidates=list(candidates),
+        warnings=_heard(subject, made, warnings),
+        environment=machine(),
+        reproduce=_reproduce(subject, made, written),
+        preflight=subject.expected,
+        portability=evidence.portability,
+        snippet=snippet(
+            recipe.target, feed, images=recipe.images, states=fed_back(subject.inputs)
+        ),
+        extra={key: value for step in made for key, value in step.extra.items()},
+    )
 
 
 def write(report: Report, out: Path) -> None:
@@ -134,37 +179,56 @@ def write(report: Report, out: Path) -> None:
     (out / "report.html").write_text(render(report))
 
 
-def _closeness(
-    subject: Subject, paths: Sequence[Path]
-) -> list[tuple[Fidelity, Accuracy | None]]:
-    """Fidelity and accuracy of the original against itself, then of each path."""
-    reference = subject.reference(subject.split.report, "report")
-    found = [reference.compare(subject.original)] if not paths else []
+def _step_closeness(
+    subject: Subject, paths: Sequence[Path], reference: Reference | Scored | Decoded
+) -> list[Closeness]:
+    """Of the steps before the result, as far as the time budget has room for them."""
+    each = 2 * len(subject.split.report) * inference_seconds(subject)
+    found: list[Closeness] = []
     for number, path in enumerate(paths):
+        if not there_is_time(subject, each + race_seconds(subject)):
+            leave_out("how close each step stays")
+            found.append((None, None))
+            continue
         subject.progress(
             "measure",
-            0.55 + 0.1 * (number + 1) / len(paths),
-            f"compared result {number + 1} of {len(paths)} with the original",
+            0.55 + 0.1 * (number + 1) / (len(paths) + 1),
+            f"compared step {number + 1} with the original",
         )
         found.append(reference.compare(path))
     return found
 
 
 def _latencies(subject: Subject, paths: Sequence[Path]) -> list[list[Latency]]:
-    """Each path against the original; only the last, the result, is timed in every setting."""
+    """Each path against the original; only the last, the result, is timed in every setting.
+
+    Where the time budget has no room, only what the verdict rests on is timed.
+    """
     settings = _settings(subject)
     races = len(settings) + (len(paths) > 1)
     results: list[Latency] = []
     for number, setting in enumerate(settings):
+        if results and not there_is_time(subject, race_seconds(subject)):
+            leave_out(f"latency with {setting}")
+            continue
         subject.progress(
             "measure", 0.66 + 0.2 * number / races, f"timing against the original, {setting}"
         )
         results += _timed(subject, paths[-1:] or [subject.original], setting, races - number)
-    if len(paths) < 2:
-        return [results]
-    # Apart from the result: they would push it out of the caches that it has when it is used.
-    subject.progress("measure", 0.66 + 0.2 * (races - 1) / races, "timing the single steps")
-    return [*([one] for one in _timed(subject, paths[:-1], settings[0], 1)), results]
+    return [*_step_latencies(subject, paths[:-1], settings[0]), results]
+
+
+def _step_latencies(
+    subject: Subject, paths: Sequence[Path], setting: Setting
+) -> list[list[Latency]]:
+    """The steps apart from the result: they would push it out of the caches that it has."""
+    if not paths:
+        return []
+    if not there_is_time(subject, race_seconds(subject) * (2 + len(paths)) / 3):
+        leave_out("how fast each step is")
+        return [[] for _ in paths]
+    subject.progress("measure", 0.84, "timing the single steps")
+    return [[one] for one in _timed(subject, paths, setting, 1)]
 
 
 def _timed(
@@ -175,7 +239,7 @@ def _timed(
         subject.feeds[setting.feed],
         threads=setting.threads,
         quiet=subject.quiet,
-        max_seconds=subject.timing_seconds(races_left),
+        max_seconds=timing_seconds(subject, races_left),
     )
 
 
@@ -217,7 +281,7 @@ def _size(subject: Subject, path: Path) -> Size:
 
 def _steps(
     made: Sequence[Made],
-    closeness: Sequence[tuple[Fidelity, Accuracy | None]],
+    closeness: Sequence[Closeness],
     timed: Sequence[Sequence[Latency]],
 ) -> list[Step]:
     return [
@@ -226,7 +290,7 @@ def _steps(
             seconds=round(step.seconds, 3),
             bytes=graph.file_bytes(step.path),
             fidelity=closeness[number][0],
-            latency=timed[number][0],
+            latency=next(iter(timed[number]), None),
             warnings=step.warnings,
         )
         for number, step in enumerate(made)

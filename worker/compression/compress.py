@@ -36,6 +36,7 @@ def compress(
     cache: Path | None = None,
     metric: OwnMetric | None = None,
     partner: Path | None = None,
+    begun: float | None = None,
     progress: Callable[[str, float, str], None] | None = None,
     measure: Measure | None = None,
     quiet: Quiet = host_quiet,
@@ -50,6 +51,7 @@ def compress(
     it none is reported. `cache` is a folder where a search leaves what another one on the same
     model and data need not find out again. `metric` takes the place of labels. `partner` is the
     decoder that goes with an encoder, or the reverse: the two are judged by greedy decoding.
+    `begun` is the `time.monotonic()` from which the time budget counts, by default now.
 
     Raises:
         CompressionError: the model, the recipe or the data is refused; the message says why.
@@ -67,7 +69,7 @@ def compress(
             measure=measure or _unmeasured,
             quiet=quiet,
             heard=heard,
-            deadline=_deadline(wanted),
+            deadline=_deadline(wanted, begun),
             name=name,
             format=format,
             upload=upload,
@@ -96,11 +98,11 @@ def compress(
         return report
 
 
-def _deadline(recipe: Recipe) -> float:
+def _deadline(recipe: Recipe, begun: float | None) -> float:
     """Only a search has a budget: by hand, what was asked takes the time it takes."""
     if recipe.passes != "auto":
         return math.inf
-    return time.monotonic() + recipe.goal.time_budget_s
+    return (time.monotonic() if begun is None else begun) + recipe.goal.time_budget_s
 
 
 def _silent(stage: str, share: float, message: str) -> None:

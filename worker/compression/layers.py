@@ -18,6 +18,9 @@ from worker.compression.sensitivity import result_twin, twin_sqnr
 # Operators that hold a weight, as they are and as they become, with the input it stands at.
 _WEIGHT_AT = {
     **{op: inputs[0] for op, inputs in graph.WEIGHT_INPUTS.items()},
+    "FusedConv": 1,
+    "FusedGemm": 1,
+    "FusedMatMul": 1,
     "QLinearConv": 3,
     "QLinearMatMul": 3,
     "QGemm": 3,
@@ -28,7 +31,13 @@ _WEIGHT_AT = {
     "DynamicQuantizeLSTM": 1,
     "MatMulNBits": 1,
 }
-_OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1, "QLinearConv": 0, "ConvInteger": 0}
+_OUTPUT_AXIS = {
+    "Conv": 0,
+    "FusedConv": 0,
+    "ConvTranspose": 1,
+    "QLinearConv": 0,
+    "ConvInteger": 0,
+}
 # Samples over which the error of layers is taken.
 _SAMPLES = 16
 # Above this the difference is the rounding of float32 in another order.

@@ -30,6 +30,9 @@ _PROCESS_MB, _ACTIVATIONS_MB = 180, 200
 # of timing; then the seconds of the report.
 _CANDIDATES, _INFERENCES, _GLANCE, _REPORT = 10, 1.5, 2.0, 20.0
 
+# A job may have been stopped for a while: that says nothing of the rest of it.
+_MOST_SLOWDOWN = 5.0
+
 
 class Preflight(BaseModel):
     """Expectations, to be compared with what comes out."""
@@ -81,6 +84,12 @@ def preflight(
         samples_wanted=WANTED_SAMPLES,
         sentence=_sentence(share, speedup, samples),
     )
+
+
+def slowdown(wall: float, processor: float) -> float:
+    """Seconds that passed for each of this process's own, since these two times."""
+    passed, used = time.monotonic() - wall, time.process_time() - processor
+    return min(max(passed / max(used, 1e-3), 1.0), _MOST_SLOWDOWN)
 
 
 def _reachable(path: Path) -> dict[str, str]:

@@ -43,7 +43,7 @@ from worker.compression.fidelity import (
     scores,
 )
 from worker.compression.passes import Context
-from worker.compression.preflight import Preflight, preflight
+from worker.compression.preflight import Preflight, preflight, slowdown
 from worker.compression.recipe import Recipe
 from worker.compression.report import Model, Warned
 
@@ -80,6 +80,8 @@ class Subject:
     expected: Preflight | None = None
     doubt: str | None = None
     """Why the original's answers on these samples prove nothing."""
+    slowdown: float = 1.0
+    """How much longer work takes here than its processor time: other work has the cores."""
     memo: dict[str, object] = field(default_factory=dict)
     metric: OwnMetric | None = None
     scores: np.ndarray | None = None
@@ -98,11 +100,6 @@ class Subject:
         report = self.split.report
         enough = len(report) >= ENOUGH or report.size >= ENOUGH
         return enough and report.source != "synthetic" and self.doubt is None
-
-    def timing_seconds(self, races: int) -> float:
-        """Most seconds that each of the next `races` may take, so that all end in time."""
-        left = self.deadline - time.monotonic()
-        return min(max(left / races, 1.0), 20.0)
 
     def context(self, first: float, last: float) -> Context:
         """What passes may use; their progress fills the job's from `first` to `last`."""
@@ -157,6 +154,7 @@ def prepare(
         InvalidRecipe: the goal names an output that is not there.
     """
     progress("clean", 0.01, "reading the model and the data")
+    begun = time.monotonic(), time.process_time()
     upload = upload or original
     given, judged = _samples(original, recipe, workdir, calibration, evaluation, inputs)
     rows = by_rows(original, given), judged and by_rows(original, judged)
@@ -204,6 +202,7 @@ def prepare(
         cache=cache,
         expected=expected,
         doubt=examined.doubt,
+        slowdown=slowdown(*begun),
         metric=metric,
         scores=None if metric is None else scores(metric, original),
         pair=None if partner is None else _pair(original, partner, inputs),

@@ -19,6 +19,8 @@ from worker.isolation.seal import Seal, seal
 
 #: More often nobody looks: the record is written once a second.
 SECONDS_BETWEEN_PROGRESS = 0.1
+#: To wait for quiet; the supervisor may have less.
+MOST_PATIENCE = 3600.0
 
 
 class Channel:
@@ -31,6 +33,8 @@ class Channel:
         self._share = 0.0
         self._stage = ""
         self._told = float("-inf")
+        self.deadline = float("inf")
+        """The `time.monotonic()` at which the job should end: nothing is waited for longer."""
 
     def progress(self, stage: str, share: float, message: str) -> None:
         self._share = min(1.0, max(self._share, share))
@@ -65,7 +69,8 @@ class Channel:
     @contextmanager
     def quiet(self) -> Iterator[bool]:
         """Alone on the host while inside; yields False where that could not be had."""
-        had = self._ask({"quiet": "enter"}).get("quiet") is True
+        wait = min(MOST_PATIENCE, max(0.0, self.deadline - time.monotonic()) / 4)
+        had = self._ask({"quiet": "enter", "seconds": wait}).get("quiet") is True
         try:
             yield had
         finally:

@@ -26,6 +26,7 @@ from worker.isolation.messages import (
     ProtocolError,
     Request,
     read_progress,
+    read_seconds,
 )
 from worker.isolation.process import CHILD, Process, started
 from worker.isolation.quiet import MEASURING_LOCK, MeasuringLock, Quiet
@@ -170,7 +171,7 @@ class _Job:
             if self._publishes and self.stage == LAST_STAGE:
                 self._recheck.prepare()
         elif message.get("quiet") == "enter":
-            self._quiet.enter()
+            self._quiet.enter(read_seconds(message.get("seconds")))
         elif message.get("quiet") == "leave":
             self._quiet.leave()
         elif "measure" in message:

@@ -95,6 +95,19 @@ def read_progress(content: object) -> Progress:
     return Progress(stage=str(stage), share=min(1.0, max(0.0, float(share))), message=printable)
 
 
+def read_seconds(content: object) -> float:
+    """Check how long a child wants to wait for quiet.
+
+    Raises:
+        ProtocolError: if it is no number of seconds.
+    """
+    if isinstance(content, bool) or not isinstance(content, int | float):
+        raise ProtocolError("quiet without a number of seconds")
+    if not math.isfinite(content) or content < 0:
+        raise ProtocolError("quiet for no number of seconds that can be waited")
+    return float(content)
+
+
 def strict_json(text: str | bytes) -> Any:  # noqa: ANN401 - whatever JSON holds; the caller checks it
     """Parse JSON without NaN, Infinity or a key given twice.
 

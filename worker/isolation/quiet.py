@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import math
 import os
 import signal
 import tempfile
@@ -118,10 +119,12 @@ class Quiet:
         self._taken_at = 0.0
         self._busy: BusyCores | None = None
         self._patience: float = IDLE_SECONDS
+        self._longest = math.inf
         self._standing = False
 
-    def enter(self) -> None:
-        self._waiting_since = time.monotonic()
+    def enter(self, seconds: float) -> None:
+        """The child waits, for the lock and for idle cores, not longer than this for each."""
+        self._waiting_since, self._longest = time.monotonic(), seconds
 
     def leave(self) -> None:
         had = self._lock.held()
@@ -149,7 +152,7 @@ class Quiet:
         if self._lock.take():
             self._clock.resume()
             self._taken_at, self._busy = time.monotonic(), BusyCores()
-        elif time.monotonic() - since > WAIT_SECONDS:
+        elif time.monotonic() - since > min(WAIT_SECONDS, self._longest):
             self._clock.resume()
             self._reply(False)
         else:
@@ -165,7 +168,7 @@ class Quiet:
         if busy is not None and busy <= BUSY_SHARE:
             self._patience = IDLE_SECONDS
             self._reply(True)
-        elif held > self._patience:
+        elif held > min(self._patience, self._longest):
             # The lock stays: at least no job of ours adds to the noise.
             self._patience = IDLE_SECONDS_AFTER_FAILURE
             self._reply(False)

@@ -25,6 +25,8 @@ _WARM_UP, _LONG_SECONDS = 3, 0.5
 _SHARED_CONTROL_BYTES = 256 << 20
 # Files of one race together: each becomes a session, all of them at a time.
 _GROUP_BYTES = 1 << 30
+# With less time than this a race that needs more is only a glimpse, and bears no verdict.
+_LEAST_SECONDS = 4.0
 _BALLAST_BYTES = 1 << 20
 _UNQUIET_SECONDS = 2.0
 _SEED = 0
@@ -92,7 +94,7 @@ def race(
     All run in turn in every round, the baseline twice: what its two sessions differ by is what
     chance can do, and only more than that is called faster or slower. Sessions are made anew
     several times. Rounds fill at least `min_seconds`; `max_seconds` cuts what is beyond the
-    fewest rounds that a verdict takes.
+    fewest rounds that a verdict takes, or where it is very short, the verdict: `unreliable`.
 
     Raises:
         InvalidModel: a model does not load.
@@ -105,7 +107,8 @@ def race(
         for number, track in enumerate(tracks):
             tell = _part(progress, number, len(tracks))
             times, undisturbed = _run(track, min_seconds, longest, tell)
-            found += _judged(track, times, calm=calm and undisturbed)
+            enough = times.shape[1] >= _FEWEST_BLOCKS
+            found += _judged(track, times, calm=calm and undisturbed and enough)
     return found
 
 
@@ -193,8 +196,10 @@ def _plan(track: Track, min_seconds: float, max_seconds: float) -> Plan:
         if blocks * (loading + (rounds + warm_up) * a_round) <= max_seconds:
             return Plan(blocks, rounds, warm_up)
     left = max_seconds / _FEWEST_BLOCKS - loading
-    rounds = max(_FEWEST_ROUNDS, int(left / a_round) - warm_up)
-    return Plan(_FEWEST_BLOCKS, rounds, warm_up)
+    rounds = int(left / a_round) - warm_up
+    if rounds < _FEWEST_ROUNDS and max_seconds < _LEAST_SECONDS:
+        return Plan(1, _FEWEST_ROUNDS, 1)
+    return Plan(_FEWEST_BLOCKS, max(_FEWEST_ROUNDS, rounds), warm_up)
 
 
 def _trial(track: Track, sessions: Sequence[ort.InferenceSession]) -> tuple[int, float]:

@@ -31,7 +31,7 @@ from worker.compression.graph.selection import (
     select_nodes,
     select_readers,
 )
-from worker.compression.graph.sessions import session
+from worker.compression.graph.sessions import session, write_optimized
 from worker.compression.graph.watching import Watch, sizes
 from worker.compression.graph.weights import (
     PASSED_THROUGH,
@@ -84,4 +84,5 @@ __all__ = [
     "to_proto",
     "weight_bytes",
     "weights",
+    "write_optimized",
 ]

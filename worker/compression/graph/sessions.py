@@ -42,3 +42,19 @@ def session(
     except Exception as error:
         reason = str(error).replace(str(path), path.name)
         raise InvalidModel(f"ONNX Runtime cannot load {path.name}: {reason}") from error
+
+
+def write_optimized(path: Path, out: Path, *, level: ort.GraphOptimizationLevel) -> None:
+    """Write a model as ONNX Runtime's optimizer of this level leaves it.
+
+    Raises:
+        InvalidModel: ONNX Runtime refuses the file.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.graph_optimization_level = level
+    options.optimized_model_filepath = str(out)
+    try:
+        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise InvalidModel(f"ONNX Runtime cannot optimize {path.name}: {error}") from error

@@ -6,10 +6,12 @@ from pydantic import Field
 
 from worker.compression.passes.base import FILES, Context, Pass, Target
 from worker.compression.passes.channel_pruning import ChannelPruning
+from worker.compression.passes.compaction import Compaction
 from worker.compression.passes.dynamic_quantization import DynamicQuantization
 from worker.compression.passes.graph_cleaning import GraphCleaning
 from worker.compression.passes.half_precision import HalfPrecision
 from worker.compression.passes.magnitude_pruning import MagnitudePruning
+from worker.compression.passes.runtime_fusion import RuntimeFusion
 from worker.compression.passes.static_quantization import StaticQuantization
 from worker.compression.passes.weight_quantization import WeightQuantization
 
@@ -21,7 +23,9 @@ AnyPass = Annotated[
     | StaticQuantization
     | DynamicQuantization
     | WeightQuantization
-    | HalfPrecision,
+    | HalfPrecision
+    | Compaction
+    | RuntimeFusion,
     Field(discriminator="method"),
 ]
 
@@ -29,12 +33,14 @@ __all__ = [
     "FILES",
     "AnyPass",
     "ChannelPruning",
+    "Compaction",
     "Context",
     "DynamicQuantization",
     "GraphCleaning",
     "HalfPrecision",
     "MagnitudePruning",
     "Pass",
+    "RuntimeFusion",
     "StaticQuantization",
     "Target",
     "WeightQuantization",

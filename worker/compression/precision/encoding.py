@@ -21,7 +21,7 @@ class Encoding(Protocol):
 
     @property
     def kind(self) -> str:
-        """As in `precision` of the report: int8, int4, float16."""
+        """As in `precision` of the report: int8, int4, float16, int16."""
         ...
 
     @property
@@ -51,7 +51,7 @@ class Half:
 
 @dataclass(frozen=True, eq=False)
 class Int8:
-    """codes * scales, given back by Cast and Mul; `scales` broadcasts over the codes."""
+    """codes * scales, given back by Cast and Mul; codes of int16 too. `scales` broadcasts."""
 
     codes: np.ndarray
     scales: np.ndarray

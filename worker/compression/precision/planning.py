@@ -8,17 +8,18 @@ import numpy as np
 
 from worker.compression.precision.encoding import Encoding
 from worker.compression.precision.parameters import Parameter
-from worker.compression.precision.rounding import as_half, as_int4, as_int8
+from worker.compression.precision.rounding import as_half, as_int4, as_int8, as_int16
 
-Kind = Literal["int4", "int8", "float16"]
+Kind = Literal["int4", "int8", "float16", "int16"]
 _ENCODERS: dict[str, Callable[[np.ndarray], Encoding | str]] = {
     "int4": as_int4,
     "int8": as_int8,
     "float16": as_half,
+    "int16": as_int16,
 }
 _KINDS = tuple(_ENCODERS)
 # Noise power that is left after a step up, as the step sizes predict it.
-_LEFT = {"int8": 1 / 200, "float16": 1 / 2000, "float32": 0.0}
+_LEFT = {"int8": 1 / 200, "float16": 1 / 2000, "int16": 1 / 10, "float32": 0.0}
 
 Encodings = Mapping[Parameter, Encoding]
 

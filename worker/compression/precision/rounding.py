@@ -7,6 +7,7 @@ import numpy as np
 from worker.compression.precision.encoding import Half, Int4, Int8
 
 _LARGEST_HALF, _SMALLEST_HALF = 65504.0, 2.0**-14
+_INT16 = 32767
 # Rounding to 11 bits gives 75 dB; below this, small values have lost theirs.
 _HALF_DB = 55.0
 # Clipping some outliers can cost less than the coarser steps that they force on all others.
@@ -34,6 +35,25 @@ def as_half(array: np.ndarray) -> Half | str:
         if not _lost(array, scaled.decoded()):
             return scaled
     return "its values are too far apart for float16"
+
+
+def as_int16(array: np.ndarray) -> Int8 | str:
+    """int16 with a scale for each channel, for values whose sizes float16 cannot span.
+
+    Its steps are even, so that small values lose theirs: refused where a whole channel would.
+    """
+    if not np.isfinite(array).all():
+        return "it holds infinite values or NaN"
+    axis = _channel_axis(array, levels=_INT16)
+    if axis is None:
+        return "its channels are too short to have a scale each"
+    largest = np.abs(array).max(axis=_others(array, axis), keepdims=True)
+    scales = (largest / _INT16).astype(np.float32)
+    made = Int8(_round(array, scales, (-_INT16, _INT16)).astype(np.int16), scales, "int16")
+    lost = np.square(array - made.decoded(), dtype=np.float64)
+    if _below(np.square(array, dtype=np.float64), lost, _others(array, axis)):
+        return "its values are too far apart for 16 bits"
+    return made
 
 
 def as_int8(array: np.ndarray) -> Int8 | str:

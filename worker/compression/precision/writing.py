@@ -55,7 +55,7 @@ class _Decoder:
         return self.step("Mul", [made, self._constant(f"{self._name}_scale", encoding.scales)])
 
     def int8(self, encoding: Int8) -> ir.Value:
-        codes = self._constant(f"{self._name}_int8", encoding.codes)
+        codes = self._constant(f"{self._name}_{encoding.kind}", encoding.codes)
         scales = self._constant(f"{self._name}_scale", encoding.scales)
         return self.step("Mul", [self._floats(codes), scales])
 

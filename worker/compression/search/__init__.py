@@ -13,6 +13,7 @@ from worker.compression.search.front import disproof, listed, unpruned, warnings
 from worker.compression.search.stages import explore
 from worker.compression.search.trial import Trial
 from worker.compression.subject import Subject
+from worker.compression.timetable import closing_seconds, seconds_left, timing_seconds
 
 __all__ = ["curve", "search"]
 
@@ -20,6 +21,8 @@ RESERVED = 0.2
 """Share of the time budget kept for the last measurement and the report."""
 # Candidates of the last race, and the speed-ups that count as the same in it.
 _FINALISTS, _SAME = 4, 0.97
+# Less time than this is better spent on the one that looked best.
+_GLIMPSE = 1.0
 
 
 def search(subject: Subject, out: Path) -> Report:
@@ -27,7 +30,8 @@ def search(subject: Subject, out: Path) -> Report:
 
     A candidate is tried only where the time budget lets it end; a fifth is kept for the report.
     """
-    bench = Bench(subject, subject.deadline - subject.recipe.goal.time_budget_s * RESERVED)
+    reserved = max(RESERVED * subject.recipe.goal.time_budget_s, closing_seconds(subject))
+    bench = Bench(subject, subject.deadline - reserved)
     explore(bench)
     trials = _raced(subject, bench.trials)
     bench.memory.keep(trials)
@@ -44,6 +48,9 @@ def search(subject: Subject, out: Path) -> Report:
         # The samples and the timing that the search did not see disagree: that settles it.
         disproved = replace(best, latency=None, reason=disproof(report))
         trials = [disproved if one is best else one for one in trials]
+        if seconds_left(subject) < 2 * closing_seconds(subject):
+            # Another that fails as well would leave no time to report the original.
+            break
     return assess(
         subject,
         [],
@@ -57,7 +64,8 @@ def search(subject: Subject, out: Path) -> Report:
 def _raced(subject: Subject, trials: Sequence[Trial]) -> list[Trial]:
     """The best few timed once more, together: glances at each alone do not compare."""
     finalists = ranked(subject, trials)[:_FINALISTS]
-    if len(finalists) < 2 or all(one.recalled for one in finalists):
+    seconds = timing_seconds(subject, 3)
+    if len(finalists) < 2 or all(one.recalled for one in finalists) or seconds < _GLIMPSE:
         return list(trials)
     subject.progress("search", 0.5, f"timing the best {len(finalists)} against each other")
     timed = race(
@@ -65,10 +73,13 @@ def _raced(subject: Subject, trials: Sequence[Trial]) -> list[Trial]:
         subject.feeds[0],
         threads=subject.recipe.target.threads,
         quiet=subject.quiet,
-        max_seconds=subject.timing_seconds(3),
+        max_seconds=seconds,
     )
     found = {id(one): latency for one, latency in zip(finalists, timed, strict=True)}
-    return [replace(one, latency=found.get(id(one), one.latency)) for one in trials]
+    return [
+        replace(one, latency=found[id(one)], raced=True) if id(one) in found else one
+        for one in trials
+    ]
 
 
 def _finalists(subject: Subject, trials: Sequence[Trial]) -> list[Trial]:
@@ -81,8 +92,8 @@ def _finalists(subject: Subject, trials: Sequence[Trial]) -> list[Trial]:
     return sorted(
         good,
         key=lambda one: (
-            (0.0, one.bound_used(goal))
+            (0, not one.portable, one.bound_used(goal))
             if one.speedup >= _SAME * fastest
-            else (1.0, -one.speedup)
+            else (1, False, -one.speedup)
         ),
     )

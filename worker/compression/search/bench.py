@@ -7,22 +7,28 @@ from pathlib import Path
 
 from worker.compression import graph
 from worker.compression.assessment import Made
-from worker.compression.benchmark import race, runs_here
+from worker.compression.benchmark import Latency, race, runs_here
 from worker.compression.errors import CompressionError
 from worker.compression.fidelity import Fidelity, Yardstick
 from worker.compression.passes import AnyPass
 from worker.compression.pipeline import run_passes
+from worker.compression.search.costs import (
+    GLANCE_SECONDS,
+    LONGEST_GLANCE,
+    WITNESSES,
+    Costs,
+    OutOfTime,
+)
 from worker.compression.search.memory import Memory, identity
 from worker.compression.search.trial import SPENT, Trial, dominated, shortfall
 from worker.compression.subject import Subject, digest
 
-# Enough to tell what is slower; those that are left race again, longer and together.
-_GLANCE_SECONDS = 0.4
-_LONGEST_GLANCE = 4.0
+# How much of a gain counts that ties the result to one runtime.
+_UNPORTABLE = 0.95
 # A pass that says so changed nothing: its candidate is the one before it under another name.
 _IDLE = ("nothing_quantized", "nothing_stored_smaller", "nothing_to_prune")
-# Selecting samples that need no witness, and calibration samples that are one.
-_ENOUGH, _WITNESSES = 128, 64
+# Selecting samples that need no witness.
+_ENOUGH = 128
 # Share of the job's progress that the search fills.
 _FROM, _TO = 0.05, 0.5
 
@@ -40,7 +46,7 @@ class Bench:
         self.memory = Memory(subject.cache, identity(subject))
         self._begun = time.monotonic()
         self._done: dict[str, Sequence[Made]] = {}
-        self._seconds: dict[str, float] = {}
+        self._costs = Costs(subject)
         self._contents: dict[str, str] = {}
         self._reference: Yardstick | None = None
         self._witnesses: dict[int, Yardstick] = {}
@@ -57,7 +63,7 @@ class Bench:
         split = self.subject.split
         if len(split.select) >= _ENOUGH or self.subject.metric or split.select.labels:
             return None
-        return self.on_calibration(_WITNESSES).compare(path)[0]
+        return self.on_calibration(WITNESSES).compare(path)[0]
 
     def on_calibration(self, count: int) -> Yardstick:
         """The original's answers on the first `count` calibration samples."""
@@ -79,28 +85,46 @@ class Bench:
     def _recalled(self, name: str, passes: Sequence[AnyPass]) -> Trial | None:
         """What an earlier search found; what might win must still have its file."""
         found = self.memory.recall(name, passes)
-        if found is None or found.made or shortfall(self.subject, found):
+        if found is None or found.reason:
             return found
-        return None
+        if found.latency is None:
+            return replace(found, latency=self._glance(found.path)) if found.made else None
+        return found if found.made or shortfall(self.subject, found) else None
+
+    def _glance(self, path: Path) -> Latency:
+        return race(
+            [self.subject.original, path],
+            self.subject.feeds[0],
+            threads=self.subject.recipe.target.threads,
+            quiet=self.subject.quiet,
+            min_seconds=GLANCE_SECONDS,
+            max_seconds=LONGEST_GLANCE,
+        )[0]
 
     def _new(self, name: str, passes: Sequence[AnyPass]) -> Trial:
         begun = time.monotonic()
-        if begun + self.expected_seconds(passes) > self.deadline:
+        if begun + self._costs.expected(passes) > self.deadline:
             return Trial(name, passes, reason=SPENT)
         self.tell(f"trying {name} ({self._so_far()})")
-        trial = self._measured(self._made(name, passes))
-        self._learn(passes, time.monotonic() - begun)
+        try:
+            trial = self._measured(self._made(name, passes))
+        except OutOfTime as late:
+            trial = Trial(name, passes, reason=late.message)
+        self._costs.learn(passes, time.monotonic() - begun)
         return trial
 
-    def expected_seconds(self, passes: Sequence[AnyPass]) -> float:
-        """What a candidate of this kind took before; of a new kind, the longest of any."""
-        longest = max(self._seconds.values(), default=0.0)
-        return self._seconds.get(_kind(passes), longest)
-
     def spent(self) -> bool:
-        """Whether not even the shortest candidate would end in time."""
-        shortest = min(self._seconds.values(), default=0.0)
-        return time.monotonic() + shortest > self.deadline
+        """Whether no candidate could be made and judged any more, whatever it is."""
+        return time.monotonic() + self._costs.judging() > self.deadline
+
+    def _in_time(self, needed: float = 0.0) -> None:
+        """Give a candidate up that took longer than was expected.
+
+        Raises:
+            OutOfTime: what remains to be done, `needed` seconds of it, would end too late.
+        """
+        if time.monotonic() + needed > self.deadline:
+            raise OutOfTime(SPENT)
 
     def best(self) -> Trial | None:
         """The best so far of those inside the bound and better than the original."""
@@ -120,8 +144,7 @@ class Bench:
     def _made(self, name: str, passes: Sequence[AnyPass]) -> Trial:
         """The candidate's file; passes that candidates share from the start are run once."""
         made: Sequence[Made] = ()
-        # Passes tell of themselves as parts of the search.
-        inner = replace(self.subject, progress=lambda stage, share, said: self.tell(said))
+        inner = replace(self.subject, progress=self._heard)
         try:
             for number in range(len(passes)):
                 key = repr(passes[: number + 1])
@@ -130,6 +153,8 @@ class Bench:
                         inner, [passes[number]], done=made, first=0, last=1
                     )
                 made = self._done[key]
+        except OutOfTime:
+            raise
         except CompressionError as error:
             return Trial(name, passes, reason=error.message)
         idle = [said.message for said in made[-1].warnings if said.code in _IDLE]
@@ -142,17 +167,16 @@ class Bench:
             return Trial(name, passes, reason=f"the same file as {other}")
         return Trial(name, passes, made, bytes=graph.file_bytes(made[-1].path))
 
+    def _heard(self, stage: str, share: float, message: str) -> None:
+        """Passes tell of themselves as parts of the search; that is also when they can end."""
+        self._in_time(self._costs.judging())
+        self.tell(message)
+
     def _measured(self, one: Trial) -> Trial:
         if not one.made:
             return one
-        latency = race(
-            [self.subject.original, one.path],
-            self.subject.feeds[0],
-            threads=self.subject.recipe.target.threads,
-            quiet=self.subject.quiet,
-            min_seconds=_GLANCE_SECONDS,
-            max_seconds=_LONGEST_GLANCE,
-        )[0]
+        self._in_time(self._costs.judging())
+        latency = self._glance(one.path)
         fidelity, accuracy = self.reference.compare(one.path)
         return replace(
             one,
@@ -161,10 +185,6 @@ class Bench:
             accuracy=accuracy,
             seen=self._seen(one.path),
         )
-
-    def _learn(self, passes: Sequence[AnyPass], seconds: float) -> None:
-        kind = _kind(passes)
-        self._seconds[kind] = max(seconds, self._seconds.get(kind, 0.0))
 
     def _tidy(self) -> None:
         """Delete files that are beaten in everything: of large models there is no room."""
@@ -182,18 +202,21 @@ def ranked(subject: Subject, trials: Sequence[Trial]) -> list[Trial]:
         one for one in trials if not shortfall(subject, one) and one.made and one.path.exists()
     ]
     if by_bytes(subject):
-        return sorted(good, key=lambda one: (one.bytes or 0, -one.speedup))
-    return sorted(good, key=lambda one: -one.speedup)
+        return sorted(
+            good, key=lambda one: (_rated(one, 1 / (one.bytes or 1)), one.speedup), reverse=True
+        )
+    return sorted(good, key=lambda one: _rated(one, one.speedup), reverse=True)
+
+
+def _rated(one: Trial, figure: float) -> float:
+    """What only ONNX Runtime runs has to be clearly better than what runs everywhere."""
+    return figure if one.portable else _UNPORTABLE * figure
 
 
 def by_bytes(subject: Subject) -> bool:
     """Whether bytes decide: asked for, or because this machine's times say nothing."""
     recipe = subject.recipe
     return recipe.goal.objective == "size" or not runs_here(recipe.target.cpu)
-
-
-def _kind(passes: Sequence[AnyPass]) -> str:
-    return " ".join(one.method for one in passes)
 
 
 def _figure(one: Trial, objective: str) -> str:

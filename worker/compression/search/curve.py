@@ -15,6 +15,7 @@ from worker.compression.report import Report, Warned
 from worker.compression.search.front import FRONT, candidate, warnings
 from worker.compression.search.trial import Trial, inside, loss
 from worker.compression.subject import Subject, copy_model
+from worker.compression.timetable import timing_seconds
 
 # Share of the job's progress that making the points fills.
 _FROM, _TO = 0.05, 0.45
@@ -80,7 +81,7 @@ def _measured(subject: Subject, points: Sequence[Trial]) -> list[Trial]:
         subject.feeds[0],
         threads=subject.recipe.target.threads,
         quiet=subject.quiet,
-        max_seconds=subject.timing_seconds(3),
+        max_seconds=timing_seconds(subject, 3),
     )
     reference = subject.reference(subject.split.select, "select")
     found = []

@@ -13,6 +13,7 @@ from worker.compression.search.trial import (
     Trial,
     dominated,
     inside,
+    loss,
     shortfall,
 )
 from worker.compression.subject import Subject, copy_model
@@ -81,7 +82,8 @@ def _because(subject: Subject, one: Trial, best: Trial | None) -> str:
     if one is not best:
         return shortfall(subject, one) or "inside the bound, but another candidate is better"
     wanted = "smallest" if by_bytes(subject) else "fastest"
-    return f"the {wanted} candidate inside the bound"
+    size = f"{(one.bytes or 0) / subject.model.bytes:.2f}x of the bytes"
+    return f"the {wanted} inside the bound: {one.speedup:.2f}x as fast, {size}, {loss(one)}"
 
 
 def disproof(report: Report) -> str:
@@ -114,22 +116,24 @@ def _prunes(one: Trial) -> bool:
 
 def why_not(subject: Subject, trials: Sequence[Trial]) -> str:
     """What goes with the original: the nearest candidates, and what blocked them."""
-    wanted = "smaller" if by_bytes(subject) else "faster"
     goal = subject.recipe.goal
+    wanted = "smaller" if by_bytes(subject) else "faster"
+    limits = goal.max_bytes is not None or goal.max_latency_ms is not None
+    bound = "within the bound and the limits" if limits else "within the bound"
     unmeasured = [one for one in trials if UNMEASURED in shortfall(subject, one)]
     nearest = sorted(
-        trials, key=lambda one: (one not in unmeasured, one.bound_used(goal), -one.speedup)
+        trials, key=lambda one: (one not in unmeasured, one.limits_used(goal), -one.speedup)
     )
-    tries = "; ".join(
-        f"{one.name}: {shortfall(subject, one).rstrip('.')}" for one in nearest[:_NAMED]
-    )
-    more = f"; {len(trials) - _NAMED} more" if len(trials) > _NAMED else ""
+    named = [f"{one.name}: {shortfall(subject, one).rstrip('.')}" for one in nearest[:_NAMED]]
+    if len(trials) > _NAMED:
+        named.append(f"{len(trials) - _NAMED} more")
+    tries = "; ".join(named)
     if unmeasured:
         # What would have been measured nobody knows: that is no finding about the model.
         return (
             f"{BUSY}, so that nothing can be called {wanted}; run it again while the machine "
-            f"does nothing else ({tries}{more})"
+            f"does nothing else ({tries})"
         )
     if not any(one.measured or one.reason not in ("", SPENT) for one in trials):
         return f"{SPENT} before anything could be measured; give goal.time_budget_s more"
-    return f"nothing that was tried is {wanted} within the bound ({tries}{more})"
+    return f"nothing that was tried is {wanted} {bound}, the nearest first ({tries})"

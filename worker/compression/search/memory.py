@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from worker.compression import graph
 from worker.compression.assessment import Made
 from worker.compression.benchmark import Latency
+from worker.compression.errors import CompressionWarning
 from worker.compression.fidelity import Accuracy, Fidelity
 from worker.compression.passes import AnyPass
 from worker.compression.provenance import code, machine
@@ -40,15 +42,31 @@ class Memory:
     identity: str
 
     def recall(self, name: str, passes: Sequence[AnyPass]) -> Trial | None:
-        """The trial as it was found before; None where it was not, or its file is gone."""
+        """The trial as it was found before; None where it was not, or its file is gone.
+
+        A latency that was not measured in quiet is left out: it has to be measured again.
+        """
         if self.folder is None:
             return None
         try:
             found = json.loads(self._record(passes).read_text())
             return self._trial(name, passes, found)
-        except (OSError, ValueError, KeyError, TypeError, ValidationError):
-            # A record of another version, or half a record: as good as none.
+        except FileNotFoundError:
             return None
+        except (OSError, ValueError, KeyError, TypeError, ValidationError):
+            # A record of another version, half a record, or a file that is not what it was.
+            self._distrust(passes)
+            return None
+
+    def _distrust(self, passes: Sequence[AnyPass]) -> None:
+        self._record(passes).unlink(missing_ok=True)
+        warnings.warn(
+            CompressionWarning(
+                "what an earlier search left in the cache is damaged, and was not used",
+                code="cache_ignored",
+            ),
+            stacklevel=3,
+        )
 
     def keep(self, trials: Sequence[Trial]) -> None:
         """Remember what was measured, and what was refused."""
@@ -56,8 +74,7 @@ class Memory:
             return
         (self.folder / "files").mkdir(parents=True, exist_ok=True)
         for one in trials:
-            unsure = one.latency is not None and one.latency.verdict == "unreliable"
-            if unsure or one.recalled or one.reason == SPENT:
+            if one.recalled or one.reason == SPENT:
                 continue
             record = self._record(one.passes)
             part = record.with_suffix(".part")
@@ -126,6 +143,9 @@ class Memory:
             self._made(pass_, step) for pass_, step in zip(passes, found["made"], strict=False)
         ]
         latency, accuracy = found["latency"], found["accuracy"]
+        timed = Latency.model_validate(latency) if latency else None
+        if timed and timed.verdict == "unreliable":
+            timed = None
         return Trial(
             name=name,
             passes=passes,
@@ -134,7 +154,7 @@ class Memory:
             bytes=found["bytes"],
             fidelity=Fidelity.model_validate(found["fidelity"]) if found["fidelity"] else None,
             accuracy=Accuracy.model_validate(accuracy) if accuracy else None,
-            latency=Latency.model_validate(latency) if latency else None,
+            latency=timed,
             seen=Fidelity.model_validate(found["seen"]) if found["seen"] else None,
             recalled=True,
         )
@@ -143,7 +163,9 @@ class Memory:
         if self.folder is None:
             raise ValueError("there is no folder to remember in")
         path = self.folder / "files" / step["file"]
-        path.stat()
+        if path.name != f"{digest(path)}.onnx":
+            path.unlink()
+            raise ValueError("the file is not what was put there")
         return Made(
             path=path,
             pass_=pass_,

@@ -34,7 +34,7 @@ def worst_layers(bench: Bench, one: Trial) -> dict[str, float]:
     in, which come from one pass for all layers at once.
     """
     at = _quantized_at(one)
-    if at is None:
+    if at is None or bench.spent():
         return {}
     source = one.made[at - 1].path if at else bench.subject.original
     bench.tell(f"looking for the layers that spoil {one.name}")

@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 from worker.compression.passes import (
     AnyPass,
     ChannelPruning,
+    Compaction,
     DynamicQuantization,
     GraphCleaning,
     HalfPrecision,
+    RuntimeFusion,
     StaticQuantization,
     WeightQuantization,
 )
@@ -29,6 +31,10 @@ _REPAIRS: tuple[tuple[str, dict[str, object]], ...] = (
     ("gptq rounding, mse ranges", {"rounding": "gptq", "calibration": "mse"}),
     ("percentile ranges", {"calibration": "percentile"}),
 )
+# SQNR in dB of the outputs up to which weights are stored in fewer bits, smallest file first.
+_STORED_AT = (25.0, 32.0, 40.0)
+# Files whose names are shortened: the smallest may turn out to be slower.
+_PACKED = 2
 # Shares of the multiplications that channel pruning takes out, one after the other.
 _AMOUNTS = (0.1, 0.2, 0.3, 0.5)
 
@@ -53,6 +59,10 @@ def explore(bench: Bench) -> None:
     for one in promising(bench)[:_REPAIRED]:
         keep_worst_float(bench, repaired(bench, one))
     prune(bench)
+    if by_bytes(bench.subject):
+        pack(bench)
+    else:
+        fuse(bench)
 
 
 def squeeze(bench: Bench) -> None:
@@ -64,9 +74,27 @@ def squeeze(bench: Bench) -> None:
     others = WeightQuantization(ops=STATIC_WEIGHTS)
     dynamic: list[AnyPass] = [GraphCleaning(), others, DynamicQuantization()]
     bench.try_("int8, scales found as it runs, other weights in 8 bits", dynamic)
-    for bits, sqnr in ((4, 25.0), (8, 40.0)):
-        stored = WeightQuantization(bits=bits, min_sqnr_db=sqnr)
-        bench.try_(f"weights in {bits} bits, {sqnr:.0f} dB", [GraphCleaning(), stored])
+    for bits in (4, 8):
+        for sqnr in _STORED_AT:
+            stored = WeightQuantization.model_validate({"bits": bits, "min_sqnr_db": sqnr})
+            name = f"weights in {bits} bits, {sqnr:.0f} dB"
+            if inside(bench.try_(name, [GraphCleaning(), stored]), bench.goal):
+                break
+
+
+def fuse(bench: Bench) -> None:
+    """The best so far, or the upload, as ONNX Runtime fuses it: for ONNX Runtime only."""
+    base = bench.best()
+    passes = list(base.passes) if base else [GraphCleaning()]
+    name = base.name if base else "cleaned graph"
+    bench.try_(f"{name}, fused by ONNX Runtime (ORT-only)", [*passes, RuntimeFusion()])
+
+
+def pack(bench: Bench) -> None:
+    """Shorter names in the smallest that are inside, whether or not they are small enough."""
+    kept = [one for one in bench.trials if one.measured and inside(one, bench.goal)]
+    for one in sorted(kept, key=lambda one: one.bytes or 0)[:_PACKED]:
+        bench.try_(f"{one.name}, packed", [*one.passes, Compaction()])
 
 
 def repaired(bench: Bench, one: Trial) -> Trial:

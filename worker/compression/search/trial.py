@@ -16,7 +16,7 @@ from worker.compression.fidelity import (
     keeps,
     worst_sqnr,
 )
-from worker.compression.passes import AnyPass
+from worker.compression.passes import AnyPass, RuntimeFusion
 from worker.compression.recipe import Goal
 from worker.compression.subject import Subject
 from worker.compression.verdict import FASTER, SMALLER, over_limits, percent
@@ -41,10 +41,17 @@ class Trial:
     seen: Fidelity | None = None
     """On calibration samples: flattering, but many."""
     recalled: bool = False
+    raced: bool = False
+    """Timed beside its rivals, for longer than a glance."""
 
     @property
     def path(self) -> Path:
         return self.made[-1].path
+
+    @property
+    def portable(self) -> bool:
+        """Whether other runtimes than ONNX Runtime have its operators."""
+        return not any(isinstance(one, RuntimeFusion) for one in self.passes)
 
     @property
     def measured(self) -> bool:
@@ -64,6 +71,15 @@ class Trial:
         if self.seen is None:
             return used
         return (here * used + there * asked(self.seen, None, witnesses=here)) / (here + there)
+
+    def limits_used(self, goal: Goal) -> float:
+        """The largest share that it takes of the bound and of each hard limit."""
+        used = [self.bound_used(goal)]
+        if goal.max_bytes is not None and self.bytes is not None:
+            used.append(self.bytes / goal.max_bytes)
+        if goal.max_latency_ms is not None and self.latency is not None:
+            used.append(self.latency.after.p50 / goal.max_latency_ms)
+        return max(used)
 
     def costs(self, goal: Goal) -> tuple[float, float, float]:
         """Milliseconds, share of the bound, bytes: less is better in each."""
@@ -105,17 +121,29 @@ def shortfall(subject: Subject, one: Trial) -> str:
         return "; ".join(over)
     if not runs_here(subject.recipe.target.cpu):
         return ""
-    ratio = one.bytes / subject.model.bytes
-    if goal.objective == "size" and ratio > SMALLER:
-        return f"not smaller ({ratio:.2f}x of the bytes)"
-    if one.latency.verdict == "unreliable":
-        return f"{UNMEASURED} (about {one.speedup:.2f}x)"
-    if one.latency.verdict == "slower":
-        return f"slower ({one.speedup:.2f}x)"
     if goal.objective == "size":
+        return _not_smaller(subject, one.bytes, one.latency)
+    return _not_faster(one.latency, raced=one.raced)
+
+
+def _not_smaller(subject: Subject, count: int, latency: Latency) -> str:
+    """Bytes need no quiet machine: only what is measurably slower is refused."""
+    if latency.verdict == "slower":
+        return f"slower ({latency.speedup:.2f}x)"
+    ratio = count / subject.model.bytes
+    return "" if ratio <= SMALLER else f"not smaller ({ratio:.2f}x of the bytes)"
+
+
+def _not_faster(latency: Latency, *, raced: bool) -> str:
+    """A glance that other work disturbed refuses nothing that may win: the race decides."""
+    if latency.verdict == "unreliable" and not raced and latency.speedup >= FASTER:
         return ""
-    if one.latency.verdict != "faster" or one.latency.interval[0] < FASTER:
-        return f"not measurably faster ({one.speedup:.2f}x)"
+    if latency.verdict == "unreliable":
+        return f"{UNMEASURED} (about {latency.speedup:.2f}x)"
+    if latency.verdict == "slower":
+        return f"slower ({latency.speedup:.2f}x)"
+    if latency.verdict != "faster" or latency.interval[0] < FASTER:
+        return f"not measurably faster ({latency.speedup:.2f}x)"
     return ""
 
 
