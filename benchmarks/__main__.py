@@ -25,10 +25,11 @@ from benchmarks.rows import Results, about_this_machine
 class Bench:
     """A module of this package. `quick`: its arguments in `make bench-quick`, None: not there.
 
-    `corpus`: it `must` have the options of tasks.add_arguments, or `may` have --corpus.
+    `corpus`: it `must` have the options of tasks.add_arguments, or only --corpus (`folder`), or
+    `may` have that.
     """
 
-    corpus: Literal["no", "may", "must"] = "no"
+    corpus: Literal["no", "may", "folder", "must"] = "no"
     quick: tuple[str, ...] | None = None
     full: tuple[str, ...] = ()
 
@@ -50,6 +51,7 @@ BENCHES = {
     "coverage": Bench("must"),
     "channel_pruning": Bench("must"),
     "channel_cost": Bench(),
+    "methods": Bench("folder"),
 }
 
 
@@ -87,8 +89,8 @@ def run(name: str, given: argparse.Namespace, results: Results) -> bool:
     bench = BENCHES[name]
     if given.quick and bench.quick is None and not given.only:
         return True
-    if bench.corpus == "must" and not (given.corpus and given.recipes):
-        results.add({"bench": name, "left_out": "needs --corpus and --recipes"})
+    if lacking := missing(bench, given):
+        results.add({"bench": name, "left_out": f"needs {lacking}"})
         return True
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments(bench, given)]
     print("$", *command[1:], file=sys.stderr, flush=True)
@@ -102,6 +104,12 @@ def run(name: str, given: argparse.Namespace, results: Results) -> bool:
     if running.returncode:
         results.add({"bench": name, "error": f"ended with {running.returncode}"})
     return running.returncode == 0
+
+
+def missing(bench: Bench, given: argparse.Namespace) -> str | None:
+    if bench.corpus in ("folder", "must") and not given.corpus:
+        return "--corpus"
+    return "--recipes" if bench.corpus == "must" and not given.recipes else None
 
 
 def arguments(bench: Bench, given: argparse.Namespace) -> list[str]:

@@ -43,7 +43,9 @@ class Corpus:
         file = self.folder / "feeds" / f"{name}{among}.npz"
         if not file.exists():
             file.parent.mkdir(exist_ok=True)
-            self._ask(name, "--calib", str(file), "--n", str(samples))
+            part = file.with_suffix(".part.npz")
+            self._ask(name, "--calib", str(part), "--n", str(samples))
+            part.rename(file)
         return file
 
     def judged(self, name: str, result: Path) -> Row:
