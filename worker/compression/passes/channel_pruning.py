@@ -119,6 +119,12 @@ class ChannelPruning(Pass):
             refit=self.refit,
             progress=_stage(context, 0.65, 1.0),
         )
+        if self.refit and any(plan.lost) and not shrunk.refitted:
+            _warn(
+                "refit_not_kept",
+                "the layers that lost inputs stay as they were: a refit came no closer on "
+                "samples held out, or none of them can be refitted",
+            )
         return _described(study, rankings, plan, shrunk, context)
 
     def _plan(self, study: Study, rankings: Sequence[Ranking], context: Context) -> Plan:
