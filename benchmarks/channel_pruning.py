@@ -13,7 +13,7 @@ import argparse
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,8 @@ from worker.compression.passes import ChannelPruning, Context, Target
 
 AMOUNTS = (0.1, 0.3)
 SAMPLES = 128
+# Files judged by one process: an interrupted run keeps what was judged.
+_TOGETHER = 4
 
 
 def main() -> None:
@@ -55,26 +57,34 @@ def main() -> None:
 
 
 def measure(given: argparse.Namespace, name: str, amount: float, results: Results) -> None:
-    """Prune in every way that is not measured yet, then judge all those files at once."""
+    """Prune in every way that is not measured yet, and judge a few files at a time."""
     corpus = tasks.corpus(given)
     key = {"bench": "channel_pruning", "model": name, "amount": amount}
+    peer = given.peer and given.peer.absolute()
+    made: list[tuple[Row, Path]] = []
     with tempfile.TemporaryDirectory() as scratch:
         subject = Subject(corpus.model(name), corpus.feeds(name, SAMPLES), Path(scratch))
-        made: list[tuple[Row, Path]] = []
-        peer = given.peer and given.peer.absolute()
         for way, file, row in subject.ways(amount, peer):
-            if results.found(**key, way=way):
-                continue
-            if file is None:
-                results.add(key | {"way": way} | row)
-            else:
-                made.append((key | {"way": way} | row, file))
-        if not made:
-            return
-        told = judged(corpus, name, [file for _, file in made])
-        before, _ = next(told)
-        for (row, _), (metric, close) in zip(made, told, strict=True):
-            results.add(row | {"metric": metric, "metric_before": before, **close})
+            told = key | {"way": way} | row
+            if file is None and not results.found(**key, way=way):
+                results.add(told)
+            elif file is not None and not results.found(**key, way=way):
+                made.append((told, file))
+            if len(made) == _TOGETHER:
+                judge(corpus, name, made, results)
+                made = []
+        judge(corpus, name, made, results)
+
+
+def judge(
+    corpus: tasks.Corpus, name: str, made: Sequence[tuple[Row, Path]], results: Results
+) -> None:
+    if not made:
+        return
+    found = judged(corpus, name, [file for _, file in made])
+    before, _ = next(found)
+    for (row, _), (metric, close) in zip(made, found, strict=True):
+        results.add(row | {"metric": metric, "metric_before": before, **close})
 
 
 @dataclass(frozen=True)
