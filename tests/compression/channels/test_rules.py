@@ -212,6 +212,19 @@ def test_query_key_and_value_of_one_product_are_pruned_by_heads(tmp_path: Path) 
     assert [(group.name, len(group.units)) for group in found.groups] == [("qkv.weight", 4)]
 
 
+def test_a_matrix_may_read_what_was_split_into_two(tmp_path: Path) -> None:
+    weights = {"w": normal(6, 12, seed=1), "v": normal(6, 4, seed=2), "s": np.array([0, 2, 6])}
+    text = """
+    halves (float[n,6] x) => (float[n,2,4] y) {
+        a = MatMul (x, w)
+        b = Reshape (a, s)
+        y = MatMul (b, v)
+    }
+    """
+    feeds = [{"x": normal(3, 6, seed=seed)} for seed in range(2)]
+    surveyed(build(text, weights), tmp_path, feeds)
+
+
 def test_half_precision_is_proved_in_single(tmp_path: Path) -> None:
     weights = {"w": normal(8, 12, seed=1), "v": normal(12, 4, seed=2)}
     text = """

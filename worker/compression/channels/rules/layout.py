@@ -210,8 +210,10 @@ def _moved(site: Site, axis: int, rank: int) -> int | None:
     if site.node.op_type == "Transpose":
         order = list(site.node.attributes.get_ints("perm", list(reversed(range(rank)))))
         return order.index(axis)
+    if site.node.op_type not in ("Squeeze", "Unsqueeze"):
+        return None
     axes = site.integers(1, "axes")
-    if site.node.op_type not in ("Squeeze", "Unsqueeze") or axes is None:
+    if axes is None:
         return None
     if site.node.op_type == "Squeeze":
         return axis - sum(gone % rank < axis for gone in axes)
