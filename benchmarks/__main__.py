@@ -43,7 +43,6 @@ BENCHES = {
     "http_load": Bench(quick=("3", "32")),
     "fuzz_uploads": Bench(quick=("200",)),
     "openapi": Bench(),
-    "methods": Bench("may"),
     "corpus": Bench("must"),
     "peers": Bench("must"),
     "search_cost": Bench(quick=("--models", "digits")),
