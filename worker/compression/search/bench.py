@@ -26,7 +26,7 @@ from worker.compression.subject import Subject, digest
 # How much of a gain counts that ties the result to one runtime.
 _UNPORTABLE = 0.95
 # A pass that says so changed nothing: its candidate is the one before it under another name.
-_IDLE = ("nothing_quantized", "nothing_stored_smaller", "nothing_to_prune")
+_IDLE = ("nothing_quantized", "nothing_scaled", "nothing_stored_smaller", "nothing_to_prune")
 # Selecting samples that need no witness.
 _ENOUGH = 128
 # Share of the job's progress that the search fills.
