@@ -52,6 +52,7 @@ BENCHES = {
     "channel_pruning": Bench("must"),
     "channel_cost": Bench(),
     "methods": Bench("folder"),
+    "repair": Bench("may"),
 }
 
 
