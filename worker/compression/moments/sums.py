@@ -7,6 +7,8 @@ Array = npt.NDArray[np.float64]
 
 # Rows gathered before they are multiplied: many small products cost more than one.
 _GATHERED_ROWS, _GATHERED_BYTES = 1024, 16_000_000
+# Rows of a Gram that are worked on at once: a second one of a wide layer would not fit.
+_ROWS_AT_ONCE = 1024
 
 
 class Moments:
@@ -42,6 +44,22 @@ class Moments:
         second = self._products / max(self.count, 1)
         return second - mean[:, :, None] * mean[:, None, :] if centred else second
 
+    def taken(self, *, centred: bool) -> Array:
+        """The same as `gram`, in the memory of the sums, which hold none any more."""
+        self.settle()
+        gram, self._products = self._products, np.zeros((0, 0, 0))
+        gram /= max(self.count, 1)
+        mean = self.mean()
+        for start in range(0, gram.shape[1] if centred else 0, _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            gram[:, part] -= mean[:, part, None] * mean[:, None, :]
+        return gram
+
+    def energy(self) -> Array:
+        """E[x^2] as (groups, inputs)."""
+        self.settle()
+        return np.diagonal(self._products, axis1=1, axis2=2) / max(self.count, 1)
+
     def largest(self) -> Array:
         """Largest absolute value as (groups, inputs)."""
         self.settle()
@@ -61,7 +79,9 @@ class Moments:
         self._largest = np.maximum(self._largest, np.abs(rows).max(axis=0))
         if rows.shape[1] == 1:
             flat = rows[:, 0]
-            self._products[0] += flat.T @ flat
+            for start in range(0, flat.shape[1], _ROWS_AT_ONCE):
+                part = slice(start, start + _ROWS_AT_ONCE)
+                self._products[0, part] += flat[:, part].T @ flat
             return
         grouped = np.ascontiguousarray(np.swapaxes(rows, 0, 1))
         self._products += np.swapaxes(grouped, 1, 2) @ grouped

@@ -77,11 +77,11 @@ def _rounded(
     plain = quantize_weight(array, axis=axis, bits=bits)
     matrix = layer.matrix(array)
     biased = node.op_type in BIAS_INPUTS
-    gram = shrunk(moments, centred=biased)
     scale = plain.scale
     if axis is not None and bits < 8:
-        energy = np.diagonal(moments.gram(centred=False), axis1=1, axis2=2)
-        scale = clipped_scales(matrix, energy, LARGEST[bits]).astype(np.float32).ravel()
+        scale = clipped_scales(matrix, moments.energy(), LARGEST[bits])
+        scale = scale.astype(np.float32).ravel()
+    gram = shrunk(moments, centred=biased)
     steps = np.broadcast_to(
         scale.astype(np.float64).reshape(layer.groups, -1), _outputs(matrix)
     )
@@ -96,9 +96,10 @@ def _rounded(
 def shrunk(moments: Moments, *, centred: bool) -> np.ndarray:
     """The Gram with its covariances lowered as far as few rows make them uncertain.
 
-    Without it, a layer with fewer rows than inputs is fitted to these rows and to no others.
+    Without it, a layer with fewer rows than inputs is fitted to these rows and to no others. It
+    takes the memory of the sums, whose Gram is used up.
     """
-    gram = moments.gram(centred=centred)
+    gram = moments.taken(centred=centred)
     inputs = gram.shape[-1]
     share = inputs / (inputs + moments.count)
     whole = np.diagonal(gram, axis1=1, axis2=2).copy()

@@ -14,6 +14,8 @@ Array = npt.NDArray[np.float64]
 _DAMPING = 0.01
 # Inputs whose errors reach each other at once; the rest get them in one product.
 _BLOCK = 128
+# Inputs above which a Gram is worked on in place, this many columns at a time.
+_WIDE = 512
 # Shares of the largest weight that are tried as the end of the range.
 _CLIPS = np.linspace(1.0, 0.7, 16)
 
@@ -29,27 +31,53 @@ def compensated(
 
     `weight` is (groups, inputs, outputs), `scale` (groups, outputs), `gram` (groups, inputs,
     inputs). Exact zeros stay zero. The inputs of largest variance are rounded first, as long as
-    there are others to make up for them.
+    there are others to make up for them. The Gram is used up: of a wide layer, a copy would not
+    fit into memory.
     """
-    mean = np.diagonal(gram, axis1=1, axis2=2).mean(axis=1)
-    raised = np.where(mean > 0, _DAMPING * mean, 1.0)
-    gram = gram + raised[:, None, None] * np.eye(gram.shape[1])
-    order = np.argsort(np.diagonal(gram, axis1=1, axis2=2), axis=1, kind="stable")
-    sorted_gram = np.take_along_axis(
-        np.take_along_axis(gram, order[:, :, None], 1), order[:, None, :], 2
-    )
+    places = np.arange(gram.shape[1])
+    mean = gram[:, places, places].mean(axis=1)
+    gram[:, places, places] += np.where(mean > 0, _DAMPING * mean, 1.0)[:, None]
+    order = np.argsort(gram[:, places, places], axis=1, kind="stable")
+    _sort(gram, order)
     columns = order[:, :, None]
-    rounded = _nearest_plane(np.take_along_axis(weight, columns, 1), scale, sorted_gram, limits)
+    rounded = _nearest_plane(np.take_along_axis(weight, columns, 1), scale, gram, limits)
     result = np.empty_like(rounded)
     np.put_along_axis(result, np.broadcast_to(columns, rounded.shape), rounded, 1)
     return result
 
 
+def _sort(gram: Array, order: npt.NDArray[np.intp]) -> None:
+    """Bring rows and columns of each Gram into an order, in place."""
+    for matrix, places in zip(gram, order, strict=True):
+        for start in range(0, len(matrix), _WIDE):
+            part = slice(start, start + _WIDE)
+            matrix[part] = matrix[part][:, places]
+        for start in range(0, len(matrix), _WIDE):
+            part = slice(start, start + _WIDE)
+            matrix[:, part] = matrix[places, part]
+
+
+def _factored(gram: Array) -> Array:
+    """L with L L' = gram, in the place of the Gram, whose upper triangle keeps what it had."""
+    inputs = gram.shape[1]
+    if inputs <= _WIDE:
+        return np.asarray(np.linalg.cholesky(gram), np.float64)
+    for start in range(0, inputs, _WIDE):
+        end = min(start + _WIDE, inputs)
+        panel = gram[:, start:, start:end]
+        panel -= gram[:, start:, :start] @ np.swapaxes(gram[:, start:end, :start], 1, 2)
+        corner = np.linalg.cholesky(panel[:, : end - start])
+        panel[:, : end - start] = corner
+        panel[:, end - start :] @= np.swapaxes(np.linalg.inv(corner), 1, 2)
+    return gram
+
+
 def _nearest_plane(
     weight: Array, scale: Array, gram: Array, limits: tuple[int, int]
 ) -> npt.NDArray[np.int8]:
-    factor = np.linalg.cholesky(gram)
-    shares = factor / np.diagonal(factor, axis1=1, axis2=2)[:, None, :]
+    shares = _factored(gram)
+    places = np.arange(gram.shape[1])
+    shares /= shares[:, places, places].copy()[:, None, :]
     zero = weight == 0
     errors = np.zeros_like(weight)
     rounded = np.zeros(weight.shape, np.int8)
