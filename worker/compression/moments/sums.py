@@ -23,8 +23,8 @@ class Moments:
 
     @staticmethod
     def bytes_for(groups: int, inputs: int) -> int:
-        """Memory that the sums of one layer take, its product in float32 included."""
-        return 12 * groups * inputs * inputs
+        """Memory that the sums of one layer take."""
+        return 8 * groups * inputs * inputs
 
     def add(self, rows: np.ndarray) -> None:
         """Take in rows (rows, groups, inputs)."""

@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 # Bytes of patches that are gathered at once.
-_GATHERED_BYTES = 64_000_000
+_GATHERED_BYTES = 32_000_000
 
 
 @dataclass(frozen=True)
