@@ -1,6 +1,7 @@
 """Server-sent events of a job: its view, whenever its record has changed."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -8,6 +9,7 @@ from fastapi.responses import Response, StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.concurrency import run_in_threadpool
 
+from app.rates import too_many
 from app.schemas import job_view
 from worker.jobs import Job, NotFound
 from worker.services import Services
@@ -35,6 +37,10 @@ EVENTS: dict[int | str, dict[str, Any]] = {
 """What a stream answers, for the OpenAPI document."""
 
 
+MAX_STREAMS = 100  # of one owner: each holds one of the connections that the server takes
+_streams: Counter[str] = Counter()
+
+
 class EventStream(StreamingResponse):
     """Server-sent events."""
 
@@ -53,12 +59,27 @@ async def job_events(
     seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() else 0
     if job.status.ended and seen >= job.version:
         return Response(status_code=204)
+    if _streams[owner_id] >= MAX_STREAMS:
+        raise too_many("event streams at a time", seconds=POLL_S)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     stream = _stream(services, owner_id, job, seen=seen)
     return EventStream(stream, headers=headers)
 
 
 async def _stream(
+    services: Services, owner_id: str, job: Job, *, seen: int
+) -> AsyncIterator[bytes]:
+    _streams[owner_id] += 1
+    try:
+        async for event in _events(services, owner_id, job, seen=seen):
+            yield event
+    finally:
+        _streams[owner_id] -= 1
+        if not _streams[owner_id]:
+            del _streams[owner_id]
+
+
+async def _events(
     services: Services, owner_id: str, job: Job, *, seen: int
 ) -> AsyncIterator[bytes]:
     silent = 0.0

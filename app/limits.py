@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from fastapi import Request
+from starlette.types import Message, Receive
 
 from app.errors import Refusal
 from worker.objects import ObjectStore
@@ -54,40 +55,49 @@ def too_large(limit: int) -> Refusal:
 
 
 async def read_body(request: Request, *, limit: int) -> AsyncIterator[bytes]:
-    """The body's chunks; cut at `limit` bytes, and off when the client stalls.
+    """The body's chunks, cut at `limit` bytes.
 
     Raises:
-        Refusal: payload_too_large or upload_timeout.
+        Refusal: payload_too_large, or of `in_time` upload_timeout.
     """
     check_length(request, limit=limit)
     clock = asyncio.get_running_loop().time
     started, received = clock(), 0
     try:
-        async for chunk in _chunks(request):
+        async for chunk in request.stream():
             received += len(chunk)
             if received > limit:
                 raise too_large(limit)
-            waited = clock() - started - GRACE_S
-            if waited > 0 and received < waited * SLOWEST_BYTES_PER_S:
-                raise _stalled()
             yield chunk
     finally:
         request.app.state.metrics.received(received, seconds=clock() - started)
 
 
-async def _chunks(request: Request) -> AsyncIterator[bytes]:
-    """What arrives, as long as it does."""
-    chunks = request.stream()
-    patience = request.app.state.services.settings.upload_stall_seconds
-    while True:
+def in_time(receive: Receive, *, patience: float) -> Receive:
+    """Have a body come at a pace; the client that stalls is given up.
+
+    After the body, waiting for the client to go may take any time.
+    """
+    clock = asyncio.get_running_loop().time
+    started, received, ended = clock(), 0, False
+
+    async def receive_in_time() -> Message:
+        nonlocal received, ended
+        if ended:
+            return await receive()
         try:
             async with asyncio.timeout(patience):
-                chunk = await anext(chunks, None)
+                message = await receive()
         except TimeoutError:
             raise _stalled() from None
-        if chunk is None:
-            return
-        yield chunk
+        received += len(message.get("body", b""))
+        ended = not message.get("more_body", False)
+        waited = clock() - started - GRACE_S
+        if not ended and received < waited * SLOWEST_BYTES_PER_S:
+            raise _stalled()
+        return message
+
+    return receive_in_time
 
 
 def _stalled() -> Refusal:

@@ -73,7 +73,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(pages.router)
     app.include_router(login.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    app.add_middleware(Guard, allowed_hosts=allowed_hosts(settings), on_answer=metrics.count)
+    app.add_middleware(
+        Guard,
+        allowed_hosts=allowed_hosts(settings),
+        on_answer=metrics.count,
+        patience=settings.upload_stall_seconds,
+    )
     return app
 
 

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access import SAFE_METHODS
 from app.errors import Refusal, respond
+from app.limits import in_time
 from worker.logs import about
 from worker.settings import Settings
 
@@ -53,6 +54,16 @@ def check_host(headers: Headers, allowed: Collection[str]) -> None:
         f"this server does not answer to the name {headers.get('host', '')[:100]!r}",
         hint="add the name to MODELPRESS_ALLOWED_HOSTS",
     )
+
+
+def check_length_is_one(headers: Headers) -> None:
+    """Refuse a body of two lengths: a proxy before us may believe the other one."""
+    if "transfer-encoding" in headers and "content-length" in headers:
+        raise Refusal(
+            "bad_request",
+            "Content-Length and Transfer-Encoding exclude each other",
+            headers={"Connection": "close"},
+        )
 
 
 def check_origin(headers: Headers) -> None:
@@ -122,10 +133,12 @@ class Guard:
         *,
         allowed_hosts: Collection[str],
         on_answer: Callable[[Answered], None],
+        patience: float,
     ) -> None:
         self._app = app
         self._allowed_hosts = frozenset(allowed_hosts)
         self._on_answer = on_answer
+        self._patience = patience
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -163,12 +176,13 @@ class Guard:
         headers = Headers(scope=scope)
         try:
             check_host(headers, self._allowed_hosts)
+            check_length_is_one(headers)
             if scope["method"] not in SAFE_METHODS:
                 check_origin(headers)
         except Refusal as refusal:
             await respond(refusal, request_id)(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        await self._app(scope, in_time(receive, patience=self._patience), send)
 
 
 def allowed_hosts(settings: Settings) -> set[str]:

@@ -10,6 +10,7 @@ import pytest
 import uvicorn
 
 from app.main import create_app
+from app.web import OPTIONS
 from worker.services import Services, build_services
 from worker.settings import Settings
 
@@ -25,9 +26,7 @@ def serving() -> Callable[[Settings], AbstractContextManager[tuple[httpx.Client,
 @contextmanager
 def _serving(settings: Settings) -> Iterator[tuple[httpx.Client, Services]]:
     app = create_app(settings)
-    config = uvicorn.Config(
-        app, port=0, ws="none", log_config=None, timeout_graceful_shutdown=1
-    )
+    config = uvicorn.Config(app, port=0, **OPTIONS | {"timeout_graceful_shutdown": 1})
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
