@@ -52,6 +52,8 @@ NO_MEMORY = (
     "DefaultCPUAllocator",
     "annot allocate memory",
     "Memory allocation still failed",  # OpenBLAS
+    # OpenBLAS as it is imported: before a model is read, only a thread's stack can lack room.
+    "blas_thread_init: pthread_create failed",
     "failed to map segment",
 )
 NO_DISK = ("No space left on device", "File too large", "Disk quota exceeded")
