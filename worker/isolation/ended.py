@@ -55,6 +55,7 @@ NO_MEMORY = (
     # OpenBLAS as it is imported: before a model is read, only a thread's stack can lack room.
     "blas_thread_init: pthread_create failed",
     "failed to map segment",
+    "libgcc_s.so.1 must be installed",  # glibc, of a library that it finds no room for
 )
 NO_DISK = ("No space left on device", "File too large", "Disk quota exceeded")
 #: numpy's `tofile` raises an OSError without a number.
