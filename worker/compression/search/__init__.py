@@ -1,5 +1,6 @@
 """The automatic mode: the best recipe that stays inside the bound, else the original."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ __all__ = ["curve", "search"]
 
 RESERVED = 0.2
 """Share of the time budget kept for the last measurement and the report."""
-# Candidates of the last race, and the speed-ups that count as the same in it.
+# Candidates of the last race, and the share of the best gain that counts as the same.
 _FINALISTS, _SAME = 4, 0.97
 # Less time than this is better spent on the one that looked best.
 _GLIMPSE = 1.0
@@ -86,14 +87,16 @@ def _finalists(subject: Subject, trials: Sequence[Trial]) -> list[Trial]:
     """Best first; of those as good as the best, the one that loses least."""
     good = ranked(subject, trials)[:_FINALISTS]
     goal = subject.recipe.goal
-    if goal.objective == "size":
-        return good
-    fastest = good[0].speedup if good else 0.0
+
+    def gain(one: Trial) -> float:
+        return 1 / (one.bytes or math.inf) if goal.objective == "size" else one.speedup
+
+    most = max((gain(one) for one in good), default=0.0)
     return sorted(
         good,
         key=lambda one: (
             (0, not one.portable, one.bound_used(goal))
-            if one.speedup >= _SAME * fastest
-            else (1, False, -one.speedup)
+            if gain(one) >= _SAME * most
+            else (1, False, -gain(one))
         ),
     )
