@@ -1,14 +1,18 @@
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests import models
+from tests.compression.test_bound_used import answered
+from tests.compression.test_search_memory import trial
 from worker.compression.passes import StaticQuantization
 from worker.compression.recipe import Recipe
 from worker.compression.search.bench import Bench
+from worker.compression.search.finalists import finalists
 from worker.compression.search.mixed import keep_worst_float
 from worker.compression.search.ranking import worst_layers
 from worker.compression.search.trial import Trial, inside
@@ -78,3 +82,19 @@ def test_as_few_layers_as_the_bound_asks_for_become_float(bench: Bench) -> None:
     found = keep_worst_float(bench, one)
     assert found.passes[0].keep_float == ["fine"]
     assert inside(found, bench.goal)
+
+
+def test_of_files_about_as_small_the_one_that_loses_less_comes_first(
+    bench: Bench, tmp_path: Path
+) -> None:
+    subject = replace(bench.subject, recipe=Recipe.parse({"goal": {"objective": "size"}}))
+    candidates = [
+        replace(
+            trial(tmp_path),
+            bytes=size,
+            fidelity=answered(drop=drop, likely=0.0, answers=2000, samples=2000),
+        )
+        for size, drop in ((1000, 0.008), (1010, 0.001), (2000, 0.0))
+    ]
+    found = finalists(subject, candidates)
+    assert [one.bytes for one in found] == [1010, 1000, 2000]

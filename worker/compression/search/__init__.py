@@ -1,6 +1,5 @@
 """The automatic mode: the best recipe that stays inside the bound, else the original."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from worker.compression.benchmark import race
 from worker.compression.report import Report
 from worker.compression.search.bench import Bench, ranked
 from worker.compression.search.curve import curve
+from worker.compression.search.finalists import FINALISTS, finalists
 from worker.compression.search.front import disproof, listed, unpruned, warnings, why_not
 from worker.compression.search.stages import explore
 from worker.compression.search.trial import Trial
@@ -20,8 +20,6 @@ __all__ = ["curve", "search"]
 
 RESERVED = 0.2
 """Share of the time budget kept for the last measurement and the report."""
-# Candidates of the last race, and the share of the best gain that counts as the same.
-_FINALISTS, _SAME = 4, 0.97
 # Less time than this is better spent on the one that looked best.
 _GLIMPSE = 1.0
 
@@ -36,7 +34,7 @@ def search(subject: Subject, out: Path) -> Report:
     explore(bench)
     trials = _raced(subject, bench.trials)
     bench.memory.keep(trials)
-    for best in _finalists(subject, trials):
+    for best in finalists(subject, trials):
         report = assess(
             subject,
             best.made,
@@ -64,39 +62,20 @@ def search(subject: Subject, out: Path) -> Report:
 
 def _raced(subject: Subject, trials: Sequence[Trial]) -> list[Trial]:
     """The best few timed once more, together: glances at each alone do not compare."""
-    finalists = ranked(subject, trials)[:_FINALISTS]
+    best_few = ranked(subject, trials)[:FINALISTS]
     seconds = timing_seconds(subject, 3)
-    if len(finalists) < 2 or all(one.recalled for one in finalists) or seconds < _GLIMPSE:
+    if len(best_few) < 2 or all(one.recalled for one in best_few) or seconds < _GLIMPSE:
         return list(trials)
-    subject.progress("search", 0.5, f"timing the best {len(finalists)} against each other")
+    subject.progress("search", 0.5, f"timing the best {len(best_few)} against each other")
     timed = race(
-        [subject.original, *(one.path for one in finalists)],
+        [subject.original, *(one.path for one in best_few)],
         subject.feeds[0],
         threads=subject.recipe.target.threads,
         quiet=subject.quiet,
         max_seconds=seconds,
     )
-    found = {id(one): latency for one, latency in zip(finalists, timed, strict=True)}
+    found = {id(one): latency for one, latency in zip(best_few, timed, strict=True)}
     return [
         replace(one, latency=found[id(one)], raced=True) if id(one) in found else one
         for one in trials
     ]
-
-
-def _finalists(subject: Subject, trials: Sequence[Trial]) -> list[Trial]:
-    """Best first; of those as good as the best, the one that loses least."""
-    good = ranked(subject, trials)[:_FINALISTS]
-    goal = subject.recipe.goal
-
-    def gain(one: Trial) -> float:
-        return 1 / (one.bytes or math.inf) if goal.objective == "size" else one.speedup
-
-    most = max((gain(one) for one in good), default=0.0)
-    return sorted(
-        good,
-        key=lambda one: (
-            (0, not one.portable, one.bound_used(goal))
-            if gain(one) >= _SAME * most
-            else (1, False, -gain(one))
-        ),
-    )

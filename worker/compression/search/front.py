@@ -83,7 +83,8 @@ def _because(subject: Subject, one: Trial, best: Trial | None) -> str:
         return shortfall(subject, one) or "inside the bound, but another candidate is better"
     wanted = "smallest" if by_bytes(subject) else "fastest"
     size = f"{(one.bytes or 0) / subject.model.bytes:.2f}x of the bytes"
-    return f"the {wanted} inside the bound: {one.speedup:.2f}x as fast, {size}, {loss(one)}"
+    gained = f"{one.speedup:.2f}x as fast, {size}, {loss(one)}"
+    return f"the best of the {wanted} inside the bound: {gained}"
 
 
 def disproof(report: Report) -> str:
