@@ -7,7 +7,7 @@ from worker.compression.calibration import CalibrationSet
 from worker.compression.portability import Products, Saturation, judge_products
 from worker.compression.report import Portability, Saturated
 
-_REMEDY = "weights: int7 cannot, and the loading snippet asks for exact kernels."
+_REMEDY = "Weights of type int7 cannot saturate; the loading snippet asks for exact kernels."
 
 
 def portable(result: Path, samples: CalibrationSet) -> Portability | None:
