@@ -39,11 +39,6 @@ class Linear:
         """The axis of the weight, and of its scales, that counts output channels."""
         return 0 if self.window is not None or self.transposed else 1
 
-    @property
-    def output_axis(self) -> int:
-        """The axis of y that counts output channels."""
-        return 1 if self.window is not None else -1
-
     def matrix(self, weight: np.ndarray) -> np.ndarray:
         """The weight as (groups, inputs, outputs), in float64."""
         if self.window is None:

@@ -6,8 +6,7 @@ the layers before them.
 """
 
 from worker.compression.sensitivity.measuring import twin_sqnr
-from worker.compression.sensitivity.plain import plain_twins
 from worker.compression.sensitivity.slices import result_twin
 from worker.compression.sensitivity.twins import Twin
 
-__all__ = ["Twin", "plain_twins", "result_twin", "twin_sqnr"]
+__all__ = ["Twin", "result_twin", "twin_sqnr"]

@@ -1,4 +1,4 @@
-"""Twins in plain int8, which tell before there is any result what layers would suffer."""
+"""What layers would suffer in plain int8, written apart from the quantizer: an oracle."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from worker.compression import graph
-from worker.compression.sensitivity.twins import Twin
+from worker.compression.sensitivity import Twin
 
 # Layers that have fast int8 kernels, and those of their inputs that become int8.
 _LAYERS: dict[str, tuple[int, ...]] = {"Conv": (0, 1), "Gemm": (0, 1), "MatMul": (0, 1)}
