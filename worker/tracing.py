@@ -1,13 +1,19 @@
 """OpenTelemetry traces: on where an endpoint is set and the extra `otel` is installed."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
 
-from opentelemetry import trace
+from opentelemetry import propagate, trace
 from opentelemetry.trace import TracerProvider
 
 _PATIENCE_S = 2  # a collector that is away holds no job for longer
+
+#: The headers that carry a span to another process, by the W3C's Trace Context.
+Carrier = Mapping[str, str]
+NO_CARRIER: Carrier = MappingProxyType({})
 
 logger = logging.getLogger(__name__)
 
@@ -47,16 +53,35 @@ def trace_jobs(endpoint: str | None) -> None:
         trace.set_tracer_provider(provider)
 
 
+def carrier() -> Carrier:
+    """Give the headers of the span that is open; none where traces are off."""
+    headers: dict[str, str] = {}
+    propagate.inject(headers)
+    return headers
+
+
+def carrier_in(headers: Mapping[str, Any]) -> Carrier:
+    """Pick what `carrier` gave from the headers of a message."""
+    return {
+        name: str(headers[name])
+        for name in propagate.get_global_textmap().fields
+        if headers.get(name)
+    }
+
+
 @contextmanager
-def span_of_attempt(job_id: str, *, attempt: int, kind: str) -> Iterator[None]:
-    """One attempt at a job as a span; nothing where traces are off."""
+def span_of_attempt(
+    job_id: str, *, attempt: int, kind: str, asked_by: Carrier = NO_CARRIER
+) -> Iterator[None]:
+    """One attempt as a span, below the one that asked; nothing where traces are off."""
     known: dict[str, str | int] = {
         "modelpress.job_id": job_id,
         "modelpress.attempt": attempt,
         "modelpress.kind": kind,
     }
     tracer = trace.get_tracer("modelpress")
-    with tracer.start_as_current_span(f"attempt at {kind}", attributes=known):
+    context = propagate.extract(asked_by)
+    with tracer.start_as_current_span(f"attempt at {kind}", context, attributes=known):
         yield
 
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -10,8 +11,17 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tests.system.service import Service, wait_until
 
 pytestmark = pytest.mark.system
+JOB_ID = "modelpress.job_id"
 
-Span = tuple[str, str, dict[str, str]]  # service, name, attributes
+
+@dataclass(frozen=True)
+class Span:
+    service: str
+    name: str
+    known: dict[str, str]
+    trace: bytes
+    id: bytes
+    below: bytes
 
 
 class Collector:
@@ -42,7 +52,14 @@ def _spans(request: ExportTraceServiceRequest) -> Iterator[Span]:
         for scope in resource.scope_spans:
             for span in scope.spans:
                 known = {pair.key: pair.value.string_value for pair in span.attributes}
-                yield named["service.name"], span.name, known
+                yield Span(
+                    named["service.name"],
+                    span.name,
+                    known,
+                    span.trace_id,
+                    span.span_id,
+                    span.parent_span_id,
+                )
 
 
 @pytest.fixture
@@ -60,13 +77,12 @@ def test_a_job_is_traced_from_the_request_to_the_end_of_its_attempt(
     job_id = service.submit_digits()
     assert service.wait(job_id)["status"] == "succeeded"
 
-    def found() -> dict[str, tuple[str, str]]:
-        ours = [span for span in collector.spans if span[2].get("modelpress.job_id") == job_id]
-        causes = [known.get("modelpress.cause", "") for _, _, known in ours]
-        return {of: (name, cause) for (of, name, _), cause in zip(ours, causes, strict=True)}
+    def found() -> dict[str, Span]:
+        ours = [span for span in collector.spans if span.known.get(JOB_ID) == job_id]
+        return {span.service: span for span in ours}
 
     wait_until(lambda: len(found()) == 2)
-    assert found() == {
-        "modelpress-web": ("POST /v1/jobs", ""),
-        "modelpress-worker": ("attempt at compress", "done"),
-    }
+    asked, worked = found()["modelpress-web"], found()["modelpress-worker"]
+    assert (asked.name, worked.name) == ("POST /v1/jobs", "attempt at compress")
+    assert worked.known["modelpress.cause"] == "done"
+    assert (worked.trace, worked.below) == (asked.trace, asked.id)

@@ -13,6 +13,7 @@ from kombu.entity import Exchange, Queue
 
 from worker.folders import make_private
 from worker.settings import Settings
+from worker.tracing import NO_CARRIER, Carrier, carrier
 
 TASK = "modelpress.run"
 QUEUE = "modelpress"  #: where versions before size classes sent their messages
@@ -132,23 +133,29 @@ class Publisher:
         options = app.conf.broker_transport_options
         if "socket_timeout" in options:  # a frozen broker must not hold up who only sends
             app.conf.broker_transport_options = {**options, "socket_timeout": 2}
-        self._waiting: queue.Queue[str] = queue.Queue(maxsize=_BACKLOG)
+        self._waiting: queue.Queue[tuple[str, Carrier]] = queue.Queue(maxsize=_BACKLOG)
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def enqueue(self, job_id: str) -> None:
         """Hand over an id and return at once; what gets lost is enqueued again by a worker."""
         with contextlib.suppress(queue.Full):
-            self._waiting.put_nowait(job_id)
+            self._waiting.put_nowait((job_id, carrier()))
         with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._send, name="publish", daemon=True)
                 self._thread.start()
 
-    def publish(self, job_id: str) -> None:
+    def publish(self, job_id: str, *, asked_by: Carrier = NO_CARRIER) -> None:
         """Send an id now; raises whatever the broker's client raises."""
         queue = f"{QUEUE}.{self._size_class(job_id)}"
-        self.app.send_task(TASK, args=[job_id], expires=_EXPIRES_S, queue=_queue(queue))
+        self.app.send_task(
+            TASK,
+            args=[job_id],
+            expires=_EXPIRES_S,
+            queue=_queue(queue),
+            headers=dict(asked_by),
+        )
 
     def ping(self) -> None:
         """Raise if the broker cannot be reached within about two seconds."""
@@ -165,9 +172,9 @@ class Publisher:
 
     def _send(self) -> None:
         while True:
-            job_id = self._waiting.get()
+            job_id, asked_by = self._waiting.get()
             try:
-                self.publish(job_id)
+                self.publish(job_id, asked_by=asked_by)
             except Exception as error:
                 logger.warning("job %s is recorded but not enqueued: %s", job_id, error)
 

@@ -11,7 +11,7 @@ import signal
 import sys
 from functools import cache
 
-from celery import signals
+from celery import Task, signals
 from celery.worker import state
 
 from worker.broker import TASK, app
@@ -25,7 +25,7 @@ from worker.tasks.drain import Drain
 from worker.tasks.hearing import Hearing
 from worker.tasks.slots import Slots
 from worker.tasks.upkeep import Upkeep
-from worker.tracing import trace_jobs
+from worker.tracing import carrier_in, trace_jobs
 
 _UNSEALED_EXIT = 78  # as a child that cannot be sealed
 
@@ -36,14 +36,15 @@ _drain = Drain()
 _slots = Slots(_settings.concurrency)
 
 
-@app.task(name=TASK)  # type: ignore[untyped-decorator] # Celery has no types
-def run(job_id: str) -> None:
+@app.task(name=TASK, bind=True)  # type: ignore[untyped-decorator] # Celery has no types
+def run(task: Task, job_id: str) -> None:
     """Run the job that is next: the message says that one waits, the database which."""
     if _drain.begun():
         return
     with _slots.taken() as slot:
         if slot is not None:
-            run_next(_services(), slot=slot, draining=_drain.due)
+            asked_by = {job_id: carrier_in(task.request.headers or {})}
+            run_next(_services(), slot=slot, draining=_drain.due, asked_by=asked_by)
 
 
 @cache

@@ -1,7 +1,7 @@
 """One attempt at one job: claim it, run its child, put the outcome on record."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
@@ -16,7 +16,7 @@ from worker.tasks.heartbeat import Heartbeat
 from worker.tasks.limits import limits_for
 from worker.tasks.outcome import fail, record_outcome
 from worker.tasks.scratch import scratch_folder
-from worker.tracing import note, span_of_attempt
+from worker.tracing import NO_CARRIER, Carrier, note, span_of_attempt
 
 logger = logging.getLogger(__name__)
 
@@ -43,26 +43,36 @@ def run_job(
 
 
 def run_next(
-    services: Services, *, slot: int | None = None, draining: Callable[[], bool] = never
+    services: Services,
+    *,
+    slot: int | None = None,
+    draining: Callable[[], bool] = never,
+    asked_by: Mapping[str, Carrier] | None = None,
 ) -> str | None:
     """Run the job that is next to its end; its id, or None if nothing waits.
 
     `draining` tells that this worker stops and its job is to be handed back; `slot` that no
-    other job of this host has.
+    other job of this host has; `asked_by` which request is known to have asked for a job.
     """
     classes = services.settings.size_classes
     job = services.leases.claim_next(holder=current_holder(), classes=classes)
     if job is None:
         return None
     with about(job_id=job.id):
-        _attempt(services, job, slot=slot, draining=draining)
+        origin = (asked_by or {}).get(job.id, NO_CARRIER)
+        _attempt(services, job, slot=slot, draining=draining, asked_by=origin)
     return job.id
 
 
 def _attempt(
-    services: Services, job: Job, *, slot: int | None, draining: Callable[[], bool]
+    services: Services,
+    job: Job,
+    *,
+    slot: int | None,
+    draining: Callable[[], bool],
+    asked_by: Carrier = NO_CARRIER,
 ) -> None:
-    with span_of_attempt(job.id, attempt=job.attempt, kind=job.kind):
+    with span_of_attempt(job.id, attempt=job.attempt, kind=job.kind, asked_by=asked_by):
         _supervise(services, job, slot=slot, draining=draining)
 
 
