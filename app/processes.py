@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 _WINDOW_SECONDS = 60
+_SETTLED_SECONDS = 5  # who lived for so long was killed, and did not fail to start
 _LONGEST_PAUSE = 8.0
 _PR_SET_PDEATHSIG = 1
 
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class KeptAlive:
-    """A process that is started again when it ends, with longer and longer pauses."""
+    """A process that is started again when it ends; with longer pauses each time it fails."""
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class KeptAlive:
         self._pass_fds = tuple(pass_fds)
         self._restarts = restarts
         self._starts: deque[float] = deque(maxlen=restarts + 1)
+        self._failures = 0  # in a row
         self._start_at = 0.0
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -62,11 +64,15 @@ class KeptAlive:
             if len(recent) > self._restarts:
                 logger.error("%s ended %d times within a minute", self.name, len(recent))
                 return False
-            pause = min(_LONGEST_PAUSE, 0.25 * 2 ** min(len(recent), 5))
-            self._start_at = time.monotonic() + pause
+            self._start_at = time.monotonic() + self._pause()
         if self._process is None and time.monotonic() >= self._start_at:
             self.start()
         return True
+
+    def _pause(self) -> float:
+        lived = time.monotonic() - self._starts[-1]
+        self._failures = 0 if lived >= _SETTLED_SECONDS else self._failures + 1
+        return min(_LONGEST_PAUSE, 0.25 * float(2 ** min(self._failures, 5)))
 
     def terminate(self) -> None:
         if self._process is not None and self._process.poll() is None:

@@ -44,12 +44,14 @@ def random_kills(
         killed = others[what]() if what in others else kill_one(service, what, chance)
         done[what] += killed
     seconds = time.monotonic() - began
+    healed = record.wait_for_the_end(jobs, seconds=HEALED_SECONDS)
     return {
         "bar": "R1",
         "kills": dict(done),
         "seconds": round(seconds),
-        "healed_seconds": record.wait_for_the_end(jobs, seconds=HEALED_SECONDS),
+        "healed_seconds": healed,
         **record.figures(jobs),
+        "open": [] if healed is not None else record.open_jobs(),
     }
 
 

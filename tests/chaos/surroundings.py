@@ -176,6 +176,15 @@ class Record:
     def running(self) -> int:
         return len(self.query("SELECT id FROM jobs WHERE status = 'running'"))
 
+    def open_jobs(self) -> list[str]:
+        """What is on record of the jobs that have not ended, with their latest events."""
+        found = self.query(
+            "SELECT j.id, j.status, j.message, j.attempt, e.cause, e.at FROM jobs j "
+            "JOIN job_events e ON e.job_id = j.id WHERE j.status IN ('queued', 'running') "
+            "ORDER BY j.id, e.version DESC"
+        )
+        return [" ".join(map(str, row)) for row in found[:20]]
+
     def attempts(self, job: str) -> int:
         ((attempt,),) = self.query(f"SELECT attempt FROM jobs WHERE id = '{job}'")  # noqa: S608 - ours
         return int(str(attempt))

@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery import Celery
 from kombu.entity import Exchange, Queue
@@ -70,6 +70,8 @@ _COMMON: dict[str, Any] = {
         "interval_max": 0.2,
     },
     "worker_pool": "prefork",
+    # A killed pool process frees its slot after this long: no result of its task is awaited.
+    "worker_lost_wait": 1.0,
     # Leak guards, looked at between jobs only; the process merely supervises a child.
     "worker_max_tasks_per_child": 100,
     "worker_max_memory_per_child": 400_000,
@@ -124,6 +126,14 @@ def make_folders(settings: Settings) -> None:
         make_private(settings.data_dir / "broker" / name)
 
 
+class _Announced(NamedTuple):
+    """A message to send."""
+
+    job_id: str
+    size_class: str | None
+    asked_by: Carrier
+
+
 class Publisher:
     """Sends ids of queued jobs without ever making the caller wait for the broker."""
 
@@ -133,22 +143,35 @@ class Publisher:
         options = app.conf.broker_transport_options
         if "socket_timeout" in options:  # a frozen broker must not hold up who only sends
             app.conf.broker_transport_options = {**options, "socket_timeout": 2}
-        self._waiting: queue.Queue[tuple[str, Carrier]] = queue.Queue(maxsize=_BACKLOG)
+        self._waiting: queue.Queue[_Announced] = queue.Queue(maxsize=_BACKLOG)
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def enqueue(self, job_id: str) -> None:
-        """Hand over an id and return at once; what gets lost is enqueued again by a worker."""
+    def enqueue(self, job_id: str, *, size_class: str | None = None) -> None:
+        """Hand over an id and return at once; what gets lost is enqueued again by a worker.
+
+        Where the size class is not known it is looked up when the message is sent.
+        """
         with contextlib.suppress(queue.Full):
-            self._waiting.put_nowait((job_id, carrier()))
+            self._waiting.put_nowait(_Announced(job_id, size_class, carrier()))
         with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._send, name="publish", daemon=True)
                 self._thread.start()
 
-    def publish(self, job_id: str, *, asked_by: Carrier = NO_CARRIER) -> None:
+    def backlog(self) -> int:
+        """How many ids wait for a broker that is away or slow."""
+        return self._waiting.qsize()
+
+    def publish(
+        self,
+        job_id: str,
+        *,
+        size_class: str | None = None,
+        asked_by: Carrier = NO_CARRIER,
+    ) -> None:
         """Send an id now; raises whatever the broker's client raises."""
-        queue = f"{QUEUE}.{self._size_class(job_id)}"
+        queue = f"{QUEUE}.{size_class or self._size_class(job_id)}"
         self.app.send_task(
             TASK,
             args=[job_id],
@@ -172,11 +195,11 @@ class Publisher:
 
     def _send(self) -> None:
         while True:
-            job_id, asked_by = self._waiting.get()
+            one = self._waiting.get()
             try:
-                self.publish(job_id, asked_by=asked_by)
+                self.publish(one.job_id, size_class=one.size_class, asked_by=one.asked_by)
             except Exception as error:
-                logger.warning("job %s is recorded but not enqueued: %s", job_id, error)
+                logger.warning("job %s is recorded but not enqueued: %s", one.job_id, error)
 
 
 app = celery_app(Settings())

@@ -51,6 +51,8 @@ NO_MEMORY = (
     "Failed to allocate memory",
     "DefaultCPUAllocator",
     "annot allocate memory",
+    "Arena alloc failed",  # protobuf, which raises the same DecodeError for a damaged file
+    "ut of memory",
     "Memory allocation still failed",  # OpenBLAS
     # OpenBLAS as it is imported: before a model is read, only a thread's stack can lack room.
     "blas_thread_init: pthread_create failed",

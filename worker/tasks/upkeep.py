@@ -97,14 +97,21 @@ class Upkeep:
             logger.warning("job %s was lost by its worker", taken.job_id)
             self._services.discard(taken.unused)
             if taken.queued:
-                self._services.publisher.publish(taken.job_id)
+                self._announce(taken.job_id)
 
     def requeue(self) -> None:
         """Enqueue the jobs that are next, as many as could start now."""
         free = self._free()
-        if free > 0:
+        # What a broker that is away did not take yet says the same.
+        if free > 0 and self._services.publisher.backlog() == 0:
             for job_id in self._waiting(free):
-                self._services.publisher.publish(job_id)
+                self._announce(job_id)
+
+    def _announce(self, job_id: str) -> None:
+        """Send a message from another thread: a frozen broker must not hold up this one."""
+        # Asked here: in the other thread a fork could meet the open connection.
+        size_class = self._services.leases.size_class(job_id)
+        self._services.publisher.enqueue(job_id, size_class=size_class)
 
     def look(self) -> None:
         """Start a job without the broker where one has waited beside a free slot for long."""
