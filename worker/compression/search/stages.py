@@ -23,13 +23,15 @@ from worker.compression.search.ranking import LAYERS_ONLY
 from worker.compression.search.trial import Trial, inside
 
 Named = tuple[str, list[AnyPass]]
+Repair = tuple[str, tuple[AnyPass, ...], dict[str, object]]
+"""Its name, passes before static quantization, and settings of that."""
 
 # Families whose repair is worth its time: the fastest (or smallest) that miss the bound.
 _REPAIRED = 3
 # What costs no speed: passes before static quantization, and its settings. All together first,
 # which does most where much is lost; one that is inside the bound ends the repair.
 _EQUALIZED: tuple[AnyPass, ...] = (CrossLayerEqualization(), SmoothQuantization())
-_REPAIRS: tuple[tuple[str, tuple[AnyPass, ...], dict[str, object]], ...] = (
+_REPAIRS: tuple[Repair, ...] = (
     (
         "equalized, gptq rounding, mse ranges, biases corrected",
         _EQUALIZED,
@@ -46,7 +48,7 @@ _STORED_AT = (25.0, 32.0, 40.0)
 # Files whose names are shortened: the smallest may turn out to be slower.
 _PACKED = 2
 # Shares of the multiplications that channel pruning takes out, one after the other.
-_AMOUNTS = (0.1, 0.2, 0.3, 0.5)
+_AMOUNTS = (0.05, 0.1, 0.2, 0.3, 0.5)
 
 
 def families() -> Iterator[Named]:
@@ -66,8 +68,12 @@ def explore(bench: Bench) -> None:
         bench.try_(name, passes)
     if by_bytes(bench.subject):
         squeeze(bench)
+        # Names may be most of a small file: what is sure to be smaller comes before repairs.
+        pack(bench)
+    repairs: Sequence[Repair] = _REPAIRS
     for one in promising(bench)[:_REPAIRED]:
-        keep_worst_float(bench, repaired(bench, one))
+        best, repairs = repaired(bench, one, repairs)
+        keep_worst_float(bench, best)
     prune(bench)
     if by_bytes(bench.subject):
         pack(bench)
@@ -102,28 +108,38 @@ def fuse(bench: Bench) -> None:
 
 def pack(bench: Bench) -> None:
     """Shorter names in the smallest that are inside, whether or not they are small enough."""
-    kept = [one for one in bench.trials if one.measured and inside(one, bench.goal)]
+    kept = [
+        one
+        for one in bench.trials
+        if one.measured and inside(one, bench.goal) and not _packed(one.passes)
+    ]
     for one in sorted(kept, key=lambda one: one.bytes or 0)[:_PACKED]:
         bench.try_(f"{one.name}, packed", [*one.passes, Compaction()])
 
 
-def repaired(bench: Bench, one: Trial) -> Trial:
+def _packed(passes: Sequence[AnyPass]) -> bool:
+    return any(isinstance(one, Compaction) for one in passes)
+
+
+def repaired(bench: Bench, one: Trial, repairs: Sequence[Repair]) -> tuple[Trial, list[Repair]]:
     """The closest to the original of the trial and its repairs, or the first that is inside.
 
     After all of them together each is tried by itself: rounding by what layers read helps one
-    model by 7 dB and costs another 1, and so do ranges.
+    model by 7 dB and costs another 1, and so do ranges. With it comes the repair that did most,
+    which is the one to try where other operators are quantized.
     """
-    best = one
-    for name, before, update in _REPAIRS:
+    best, helped = one, list[Repair]()
+    for repair in repairs:
         if inside(best, bench.goal):
             break
+        name, before, update = repair
         changed = _static(one.passes, before, **update)
         if changed is None:
-            continue
+            return one, list(repairs)
         other = bench.try_(f"{one.name}, {name}", changed)
         if other.measured and other.bound_used(bench.goal) < best.bound_used(bench.goal):
-            best = other
-    return best
+            best, helped = other, [repair]
+    return best, helped
 
 
 def _static(
