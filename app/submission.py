@@ -38,6 +38,7 @@ KINDS: Mapping[str, ArtifactKind] = {
     "model": "model",
     "calibration": "dataset",
     "evaluation": "dataset",
+    "partner": "model",
 }
 """The files of a job, by form field; each may be named by `FIELD_id` instead."""
 
@@ -95,6 +96,7 @@ async def submit(
         model=sources["model"],
         calibration=sources.get("calibration"),
         evaluation=sources.get("evaluation"),
+        partner=sources.get("partner"),
     )
     record = partial(services.jobs.create, new, idempotency=idempotency, quota=quota)
     created = await _recorded(services, record, [file.key for file in stored.values()])

@@ -95,12 +95,6 @@ def _compress(command: argparse.ArgumentParser) -> None:
         "number or one for each sample, higher is better",
     )
     command.add_argument(
-        "--partner",
-        metavar="FILE",
-        help="the decoder of an encoder, or the reverse (.onnx): both together are judged by "
-        "greedy decoding",
-    )
-    command.add_argument(
         "--no-cache", action="store_true", help="neither use nor keep what searches found out"
     )
 
@@ -156,6 +150,12 @@ def _request(command: argparse.ArgumentParser) -> None:
         "--calibration", metavar="FILE", help=".npz or .npy of sample inputs, or .zip of images"
     )
     command.add_argument("--evaluation", metavar="FILE", help="other samples, best with labels")
+    command.add_argument(
+        "--partner",
+        metavar="FILE",
+        help="the decoder of an encoder, or the reverse (.onnx): both together are judged by "
+        "greedy decoding",
+    )
     _inputs(command)
 
 

@@ -23,6 +23,7 @@ def submit(arguments: Namespace) -> int:
         "model": model,
         "calibration": given.optional_file(arguments.calibration, "--calibration"),
         "evaluation": given.optional_file(arguments.evaluation, "--evaluation"),
+        "partner": given.optional_file(arguments.partner, "--partner"),
     }
     recipe, inputs = given.recipe(arguments.recipe), given.inputs(arguments.inputs)
     fields = {

@@ -265,6 +265,17 @@ def test_data_is_uploaded_once_and_used_by_jobs(client, services, model, samples
     assert evaluation.sha256 == view["sha256"]
 
 
+def test_a_partner_comes_along_or_is_named(client, services, model):
+    files = {"model": ("e.onnx", model), "partner": ("d.onnx", model)}
+    job = client.post("/v1/jobs", files=files).json()
+    partner = services.jobs.get("local", job["id"]).partner
+    assert (partner.name, partner.bytes) == ("d.onnx", len(model))
+    view = client.post("/v1/models?name=d.onnx", content=model).json()
+    job = submit(client, model, partner_id=view["id"])
+    assert services.jobs.get("local", job["id"]).partner.id == view["id"]
+    assert client.delete(f"/v1/models/{view['id']}").json()["code"] == "in_use"
+
+
 def test_readiness_names_what_is_missing(client, services):
     assert client.get("/healthz").json() == {"status": "up"}
     answer = client.get("/readyz")

@@ -13,6 +13,7 @@ import onnxruntime as ort
 import pytest
 from sqlalchemy import update
 
+from tests.pairs import decoder, encoder, text_samples
 from worker.jobs import Job, JobStatus, NewArtifact, NewJob
 from worker.jobs.database import now
 from worker.jobs.tables import jobs
@@ -122,6 +123,31 @@ def test_a_job_ends_with_model_and_report(services: Services, tmp_path: Path) ->
     shares = [event.progress for event in told]
     assert shares
     assert shares == sorted(shares)
+
+
+def test_encoder_and_decoder_are_judged_together_and_go_together(
+    services: Services, tmp_path: Path
+) -> None:
+    files = encoder(tmp_path / "e.onnx"), decoder(tmp_path / "d.onnx")
+    first, second = (stored(services, path.read_bytes(), path.name) for path in files)
+    samples = text_samples(tmp_path / "text.npz").read_bytes()
+    new = NewJob(
+        owner_id=ME,
+        name="encoder",
+        recipe={"passes": [{"method": "weight_quantization"}]},
+        model=first,
+        partner=second,
+        calibration=stored(services, samples, "text.npz"),
+    )
+    job = services.jobs.create(new).job
+    run_job(services, job.id)
+    seen = services.jobs.get(ME, job.id)
+    assert (seen.status, seen.error) == ("succeeded", None)
+    report = json.loads(b"".join(services.objects.read(seen.results["report.json"].key)))
+    assert report["accuracy"]["metric"] == "greedy_decoding"
+    gone = services.jobs.delete(ME, job.id)
+    assert gone is not None
+    assert {first.key, second.key} <= set(gone)
 
 
 def test_an_uploaded_model_is_looked_into(services: Services) -> None:

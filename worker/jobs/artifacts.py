@@ -168,6 +168,7 @@ def _active_users(connection: Connection, artifact_id: str) -> list[Job]:
         jobs.c.model_id == artifact_id,
         jobs.c.calibration_id == artifact_id,
         jobs.c.evaluation_id == artifact_id,
+        jobs.c.partner_id == artifact_id,
     )
     active = jobs.c.status.in_([JobStatus.QUEUED, JobStatus.RUNNING])
     rows = connection.execute(select(*JOB_COLUMNS).where(uses, active)).all()

@@ -60,6 +60,7 @@ class NewJob:
     model: str | NewArtifact
     calibration: str | NewArtifact | None = None
     evaluation: str | NewArtifact | None = None
+    partner: str | NewArtifact | None = None
     inputs: Mapping[str, Any] | None = None
 
 
@@ -125,6 +126,7 @@ class Job:
     model: JobArtifact
     calibration: JobArtifact | None
     evaluation: JobArtifact | None
+    partner: JobArtifact | None  # the decoder of an encoder, or the reverse
     inputs: dict[str, Any] | None
     recipe: dict[str, Any]
     error: dict[str, Any] | None  # a Failure as a dict
@@ -135,6 +137,12 @@ class Job:
     cancel_requested: bool
     delete_requested: bool
     lease_id: str | None
+
+    @property
+    def files(self) -> tuple[JobArtifact, ...]:
+        """The model and whatever came with it."""
+        every = (self.model, self.calibration, self.evaluation, self.partner)
+        return tuple(file for file in every if file is not None)
 
     @property
     def result_format(self) -> str | None:

@@ -97,6 +97,7 @@ def _is_needed() -> Any:  # noqa: ANN401 - an EXISTS
         jobs.c.model_id == artifacts.c.id,
         jobs.c.calibration_id == artifacts.c.id,
         jobs.c.evaluation_id == artifacts.c.id,
+        jobs.c.partner_id == artifacts.c.id,
     )
     return exists().where(and_(uses, ~_ENDED))
 

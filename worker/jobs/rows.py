@@ -24,6 +24,7 @@ _PRIVATE = (
     "model_id",
     "calibration_id",
     "evaluation_id",
+    "partner_id",
     "lease_until",
     "lease_holder",
     "idempotency_key",
@@ -38,7 +39,7 @@ def job_of(row: Row[Any]) -> Job:
     values = {column.name: row._mapping[column] for column in JOB_COLUMNS}
     values |= {name: moment(values[name]) for name in _TIMES if values[name] is not None}
     values["status"] = JobStatus(values["status"])
-    for name in ("model", "calibration", "evaluation"):
+    for name in ("model", "calibration", "evaluation", "partner"):
         if values[name] is not None:
             values[name] = JobArtifact(**values[name])
     values["results"] = {name: ResultFile(**file) for name, file in values["results"].items()}
@@ -98,9 +99,8 @@ def remove(connection: Connection, job: Job) -> tuple[str, ...]:
     connection.execute(delete(job_events).where(job_events.c.job_id == job.id))
     connection.execute(delete(jobs).where(jobs.c.id == job.id))
     keys = [file.key for file in job.results.values()]
-    for used in (job.model, job.calibration, job.evaluation):
-        if used is not None:
-            keys += _remove_companion(connection, used.id)
+    for used in job.files:
+        keys += _remove_companion(connection, used.id)
     return tuple(keys)
 
 
@@ -110,6 +110,7 @@ def _remove_companion(connection: Connection, artifact_id: str) -> tuple[str, ..
         jobs.c.model_id == artifact_id,
         jobs.c.calibration_id == artifact_id,
         jobs.c.evaluation_id == artifact_id,
+        jobs.c.partner_id == artifact_id,
     )
     if connection.execute(select(jobs.c.id).where(users).limit(1)).first() is not None:
         return ()

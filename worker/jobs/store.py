@@ -223,7 +223,12 @@ def _insert(
     connection: Connection, job: NewJob, idempotency: Idempotency | None, quota: Quota
 ) -> Created:
     book_job(connection, job.owner_id, quota)
-    given = {"model": job.model, "calibration": job.calibration, "evaluation": job.evaluation}
+    given = {
+        "model": job.model,
+        "calibration": job.calibration,
+        "evaluation": job.evaluation,
+        "partner": job.partner,
+    }
     found = {role: _resolve(connection, job, role, what) for role, what in given.items()}
     recorded = insert_job(
         connection,
@@ -246,7 +251,7 @@ def _resolve(
 ) -> Artifact | None:
     if given is None:
         return None
-    kind: ArtifactKind = "model" if role == "model" else "dataset"
+    kind: ArtifactKind = "model" if role in ("model", "partner") else "dataset"
     if isinstance(given, NewArtifact):
         return insert_artifact(connection, job.owner_id, kind, given, of_job=True)
     wanted = select(artifacts).where(*owned(job.owner_id, kind, given)).with_for_update()
@@ -257,7 +262,7 @@ def _resolve(
 
 
 def _carried(job: NewJob) -> list[str]:
-    given = (job.model, job.calibration, job.evaluation)
+    given = (job.model, job.calibration, job.evaluation, job.partner)
     return [file.key for file in given if isinstance(file, NewArtifact)]
 
 
@@ -289,9 +294,7 @@ def _earlier(
 
 
 def _check_files(connection: Connection, job: Job) -> None:
-    for used in (job.model, job.calibration, job.evaluation):
-        if used is None:
-            continue
+    for used in job.files:
         wanted = select(artifacts.c.id).where(artifacts.c.id == used.id).with_for_update()
         if connection.execute(wanted).first() is None:
             raise FilesGone(f"{used.name[:80]!r}, which this job needs, was deleted")

@@ -23,6 +23,7 @@ def insert_job(
     model: Artifact,
     calibration: Artifact | None = None,
     evaluation: Artifact | None = None,
+    partner: Artifact | None = None,
     inputs: Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | None = None,
     idempotency: Idempotency | None = None,
@@ -36,12 +37,16 @@ def insert_job(
         model_id=model.id,
         calibration_id=calibration.id if calibration else None,
         evaluation_id=evaluation.id if evaluation else None,
+        partner_id=partner.id if partner else None,
         model=_known(model),
         calibration=_known(calibration),
         evaluation=_known(evaluation),
+        partner=_known(partner),
         inputs=dict(inputs) if inputs is not None else None,
         recipe=dict(recipe or {}),
-        work_bytes=sum(file.bytes for file in (model, calibration, evaluation) if file),
+        work_bytes=sum(
+            file.bytes for file in (model, calibration, evaluation, partner) if file
+        ),
         idempotency_key=idempotency.key if idempotency else None,
         request_sha256=idempotency.request_sha256 if idempotency else None,
     )

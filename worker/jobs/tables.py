@@ -87,9 +87,11 @@ jobs = Table(
     Column("model_id", String(36), nullable=False, index=True),
     Column("calibration_id", String(36), index=True),
     Column("evaluation_id", String(36), index=True),
+    Column("partner_id", String(36), index=True),
     Column("model", _OBJECT, nullable=False),
     Column("calibration", _OBJECT),
     Column("evaluation", _OBJECT),
+    Column("partner", _OBJECT),
     Column("inputs", _OBJECT),
     Column("recipe", _OBJECT, nullable=False),
     Column("work_bytes", BigInteger, nullable=False, server_default="0"),  # model and data

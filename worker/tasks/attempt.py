@@ -117,7 +117,7 @@ def _book(services: Services, job: Job, ended: Ended) -> None:
 
 def _key(job: Job) -> str:
     """What jobs have in common that may use each other's findings."""
-    files = (job.model, job.calibration, job.evaluation)
+    files = (job.model, job.calibration, job.evaluation, job.partner)
     return shelf_key(job.owner_id, [file.sha256 if file else "" for file in files])
 
 
@@ -137,6 +137,7 @@ def _run(
         recipe=job.recipe or None,
         calibration=_optional(services, job.calibration, folder=folder),
         evaluation=_optional(services, job.evaluation, folder=folder),
+        partner=_optional(services, job.partner, folder=folder),
         inputs=job.inputs,
         cache=CACHE,
     )

@@ -14,7 +14,8 @@ def limits_for(job: Job, settings: Settings) -> Limits:
     wall = settings.max_job_seconds
     if job.kind == "inspect":
         wall = min(wall, _INSPECTION_SECONDS)
-    limits = default_limits(job.model.bytes, wall_seconds=wall)
+    models = job.model.bytes + (job.partner.bytes if job.partner is not None else 0)
+    limits = default_limits(models, wall_seconds=wall)
     samples = [data.bytes for data in (job.calibration, job.evaluation) if data is not None]
     # Arrays are unpacked into the folder, and the original's outputs are kept beside them.
     disk = settings.max_job_disk_bytes or limits.disk_bytes + 4 * sum(samples)
