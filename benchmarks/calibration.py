@@ -60,6 +60,14 @@ def inferences(model: Path, samples: Images, folder: Path) -> None:
 
 
 def ours(model: Path, samples: Images, folder: Path) -> None:
+    quantized(model, samples, folder, StaticQuantization(calibration="percentile"))
+
+
+def ours_with_gptq(model: Path, samples: Images, folder: Path) -> None:
+    quantized(model, samples, folder, StaticQuantization(rounding="gptq"))
+
+
+def quantized(model: Path, samples: Images, folder: Path, pass_: StaticQuantization) -> None:
     context = Context(
         workdir=folder,
         calibration=CalibrationSet(samples, "calibration"),
@@ -68,8 +76,7 @@ def ours(model: Path, samples: Images, folder: Path) -> None:
         progress=lambda share, message: None,
         measure=lambda path: None,
     )
-    result = StaticQuantization(calibration="percentile").apply(graph.load(model), context)
-    graph.save(result, folder / "int8.onnx")
+    graph.save(pass_.apply(graph.load(model), context), folder / "int8.onnx")
 
 
 def onnxruntime_plain(model: Path, samples: Images, folder: Path) -> None:
@@ -108,6 +115,7 @@ def nncf(model: Path, samples: Images, folder: Path) -> None:
 CONTESTANTS: dict[str, Callable[[Path, Images, Path], None]] = {
     "inferences": inferences,
     "modelpress": ours,
+    "modelpress, gptq": ours_with_gptq,
     "onnxruntime": onnxruntime_plain,
     "onnxruntime with pre-processing": onnxruntime_preprocessed,
     "nncf": nncf,

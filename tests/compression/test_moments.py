@@ -112,6 +112,15 @@ def test_values_that_are_not_finite_do_not_enter() -> None:
     assert moments.count == 2
 
 
+def test_what_rounding_does_to_rows_is_kept_for_each_input() -> None:
+    moments = Moments(1, 2, np.floor)
+    rows = normal(300, 1, 2)
+    moments.add(rows)
+    left = np.floor(rows)[:, 0] - rows[:, 0]
+    np.testing.assert_allclose(moments.shift()[0], left.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(moments.noise()[0], (left**2).mean(axis=0), rtol=1e-5)
+
+
 def test_rows_are_drawn_the_same_for_a_seed() -> None:
     model = conv("pads = [1, 1, 1, 1]", weight=normal(2, 3, 3, 3))
     (layer,) = linear_layers(opened(model).graph)

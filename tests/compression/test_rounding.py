@@ -49,6 +49,24 @@ def test_zeros_stay_zero_and_the_others_make_up_for_it() -> None:
     assert (values[:, ::3] == 0).all()
 
 
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("inputs", [40, 300])
+def test_noise_of_the_inputs_is_passed_on_less(groups: int, inputs: int) -> None:
+    weight, scale, gram = problem(groups=groups, inputs=inputs)
+    noise = np.full((groups, inputs), 0.02 * np.trace(gram[0]) / inputs)
+
+    def loss(values: np.ndarray) -> float:
+        made = scale[:, None] * values
+        passed_on = np.einsum("gi,gio->go", noise, made**2)
+        return float((error(weight - made, gram) + passed_on).sum())
+
+    blind = compensated(weight, scale, gram.copy(), limits=LIMITS)
+    aware = compensated(weight, scale, gram.copy(), limits=LIMITS, noise=noise)
+    assert loss(aware) < 0.8 * loss(blind)
+    best = np.linalg.solve(gram + noise[:, :, None] * np.eye(inputs), gram @ weight)
+    assert loss(aware) < 1.1 * loss(best / scale[:, None])
+
+
 def test_inputs_that_never_vary_do_no_harm() -> None:
     weight, scale, gram = problem()
     for dead in (

@@ -2,6 +2,6 @@
 
 from worker.compression.moments.linear import Linear, linear_layers
 from worker.compression.moments.streaming import stream
-from worker.compression.moments.sums import Moments
+from worker.compression.moments.sums import Moments, Rounding
 
-__all__ = ["Linear", "Moments", "linear_layers", "stream"]
+__all__ = ["Linear", "Moments", "Rounding", "linear_layers", "stream"]

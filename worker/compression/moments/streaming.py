@@ -9,7 +9,7 @@ import numpy as np
 from worker.compression import graph
 from worker.compression.calibration import CalibrationSet
 from worker.compression.moments.linear import Linear
-from worker.compression.moments.sums import Moments
+from worker.compression.moments.sums import Moments, Rounding
 
 # Sums and activations held at once; layers beyond that wait for another pass.
 _HELD_BYTES = 176_000_000
@@ -27,18 +27,22 @@ def stream(
     seed: int,
     threads: int = 1,
     held_bytes: int = _HELD_BYTES,
+    rounded: Mapping[str, Rounding] = {},
     progress: Callable[[float], None] = lambda share: None,
 ) -> Iterator[tuple[Linear, Moments]]:
     """Moments of what each layer of a model file reads, over rows drawn from every sample.
 
     Layers that no sample gave rows are absent. Whoever drops a pair before asking for the next
-    keeps memory within `held_bytes`. Files are written beside the model.
+    keeps memory within `held_bytes`. `rounded` tells, by name of a tensor, what its layers will
+    read in its place. Files are written beside the model.
     """
     if not layers:
         return
     parts = _parts(path, layers, samples[0], held_bytes)
     for number, part in enumerate(parts):
-        sums = {layer: Moments(layer.groups, layer.inputs) for layer in part}
+        sums = {
+            layer: Moments(layer.groups, layer.inputs, rounded.get(layer.x)) for layer in part
+        }
         watch = graph.Watch(path, [layer.x for layer in part], threads=threads)
         for position in range(len(samples)):
             # Nothing of a sample may outlive it: two samples at once are twice the memory.

@@ -1,21 +1,30 @@
 """Sums over rows of inputs: products in float32, sums in float64."""
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+# What is left of numbers once they are rounded, as a layer reads them.
+Rounding = Callable[[np.ndarray], np.ndarray]
 
 # Rows gathered before they are multiplied: many small products cost more than one.
 _GATHERED_ROWS, _GATHERED_BYTES = 1024, 16_000_000
 # Rows of a Gram that are worked on at once: a second one of a wide layer would not fit.
 _ROWS_AT_ONCE = 1024
+# Rows that are rounded at once: what is left of them takes as much memory as they do.
+_COMPARED_ROWS = 128
 
 
 class Moments:
     """Mean and second moments of rows (rows, groups, inputs); nothing of a row is kept."""
 
-    def __init__(self, groups: int, inputs: int) -> None:
+    def __init__(self, groups: int, inputs: int, rounded: Rounding | None = None) -> None:
         self.count = 0
+        self._rounded = rounded
+        self._shift = np.zeros((groups, inputs))
+        self._noise = np.zeros((groups, inputs))
         self._sum = np.zeros((groups, inputs))
         self._products = np.zeros((groups, inputs, inputs))
         self._largest = np.zeros((groups, inputs))
@@ -65,6 +74,16 @@ class Moments:
         self.settle()
         return self._largest
 
+    def shift(self) -> Array:
+        """E[r - x], where r is x as rounded, as (groups, inputs)."""
+        self.settle()
+        return self._shift / max(self.count, 1)
+
+    def noise(self) -> Array:
+        """E[(r - x)^2] as (groups, inputs)."""
+        self.settle()
+        return self._noise / max(self.count, 1)
+
     def settle(self) -> None:
         """Bring waiting rows into the sums."""
         if not self._waiting:
@@ -77,6 +96,18 @@ class Moments:
         self.count += len(rows)
         self._sum += rows.sum(axis=0, dtype=np.float64)
         self._largest = np.maximum(self._largest, np.abs(rows).max(axis=0))
+        if self._rounded is not None:
+            self._compare(rows, self._rounded)
+        self._multiply(rows)
+
+    def _compare(self, rows: np.ndarray, rounded: Rounding) -> None:
+        for start in range(0, len(rows), _COMPARED_ROWS):
+            part = rows[start : start + _COMPARED_ROWS]
+            left = rounded(part) - part
+            self._shift += left.sum(axis=0, dtype=np.float64)
+            self._noise += np.square(left).sum(axis=0, dtype=np.float64)
+
+    def _multiply(self, rows: np.ndarray) -> None:
         if rows.shape[1] == 1:
             flat = rows[:, 0]
             for start in range(0, flat.shape[1], _ROWS_AT_ONCE):

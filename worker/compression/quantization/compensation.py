@@ -7,14 +7,15 @@ import numpy as np
 import onnx_ir as ir
 
 from worker.compression import graph
-from worker.compression.moments import Linear, Moments, linear_layers, stream
+from worker.compression.moments import Linear, Moments, Rounding, linear_layers, stream
 from worker.compression.quantization.calibrating import Calibration
-from worker.compression.quantization.insertion import Options, weight_axis
-from worker.compression.quantization.operators import BIAS_INPUTS
+from worker.compression.quantization.insertion import Options, Ranges, weight_axis
+from worker.compression.quantization.operators import BIAS_INPUTS, scaled_by
 from worker.compression.quantization.rounding import clipped_scales, compensated
 from worker.compression.quantization.scales import (
     LARGEST,
     QuantizedWeight,
+    activation_scale,
     quantize_weight,
 )
 
@@ -33,6 +34,7 @@ def compensated_weights(
     calibration: Calibration,
     options: Options,
     *,
+    ranges: Ranges,
     seed: int,
     progress: Callable[[float], None] = lambda share: None,
 ) -> dict[str, QuantizedWeight]:
@@ -51,6 +53,7 @@ def compensated_weights(
         calibration.samples,
         seed=seed,
         threads=calibration.threads,
+        rounded=_roundings(nodes, ranges, options),
         progress=progress,
     ):
         known[layer.node] = _rounded(model, by_name[layer.node], layer, moments, options)
@@ -61,6 +64,22 @@ def compensated_weights(
             found[layer.weight] = one.weight
             if one.bias is not None:
                 add_to_bias(model, by_name[layer.node], one.bias)
+    return found
+
+
+def _roundings(
+    nodes: Sequence[ir.Node], ranges: Ranges, options: Options
+) -> dict[str, Rounding]:
+    """How int8 rounds the tensors that the chosen nodes read, by name."""
+    chosen = set(nodes)
+    found: dict[str, Rounding] = {}
+    for node in nodes:
+        value = node.inputs[0]
+        source = scaled_by(value, chosen)
+        if value is None or source is None or (source.name or "") not in ranges:
+            continue
+        scale = activation_scale(*ranges[source.name or ""], options.activation_type)
+        found[value.name or ""] = scale.rounded
     return found
 
 
@@ -85,12 +104,24 @@ def _rounded(
     steps = np.broadcast_to(
         scale.astype(np.float64).reshape(layer.groups, -1), _outputs(matrix)
     )
-    values = compensated(matrix, steps, gram, limits=(-LARGEST[bits], LARGEST[bits]))
+    values = compensated(
+        matrix,
+        steps,
+        gram,
+        limits=(-LARGEST[bits], LARGEST[bits]),
+        noise=moments.noise(),
+    )
     weight = QuantizedWeight(layer.weight_of(values), scale, axis)
     if not biased:
         return Rounded(weight, None)
-    left = matrix - layer.matrix(weight.dequantized())
-    return Rounded(weight, np.einsum("gi,gio->go", moments.mean(), left).ravel())
+    mean, made = moments.mean(), layer.matrix(weight.dequantized())
+    left = _outer(mean, matrix) - _outer(mean + moments.shift(), made)
+    return Rounded(weight, left.ravel())
+
+
+def _outer(mean: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    made: np.ndarray = np.einsum("gi,gio->go", mean, matrix)
+    return made
 
 
 def shrunk(moments: Moments, *, centred: bool) -> np.ndarray:

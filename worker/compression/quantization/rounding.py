@@ -26,24 +26,52 @@ def compensated(
     gram: Array,
     *,
     limits: tuple[int, int],
+    noise: Array | None = None,
 ) -> npt.NDArray[np.int8]:
-    """Integers q that keep (scale * q)' x close to weight' x.
+    """Integers q that keep (scale * q)' (x + e) close to weight' x.
 
     `weight` is (groups, inputs, outputs), `scale` (groups, outputs), `gram` (groups, inputs,
-    inputs). Exact zeros stay zero. The inputs of largest variance are rounded first, as long as
-    there are others to make up for them. The Gram is used up: of a wide layer, a copy would not
-    fit into memory.
+    inputs), `noise` E[e^2] as (groups, inputs) of errors that do not depend on x or on each
+    other, as those of rounded activations. Exact zeros stay zero. The inputs of largest
+    variance are rounded first, as long as there are others to make up for them. The Gram is
+    used up: of a wide layer, a copy would not fit into memory.
     """
     places = np.arange(gram.shape[1])
     mean = gram[:, places, places].mean(axis=1)
     gram[:, places, places] += np.where(mean > 0, _DAMPING * mean, 1.0)[:, None]
+    if noise is not None:
+        gram[:, places, places] += noise
     order = np.argsort(gram[:, places, places], axis=1, kind="stable")
     _sort(gram, order)
     columns = order[:, :, None]
-    rounded = _nearest_plane(np.take_along_axis(weight, columns, 1), scale, gram, limits)
+    wanted = np.take_along_axis(weight, columns, 1)
+    shares = _factored(gram)
+    zero = wanted == 0
+    if noise is not None:
+        wanted -= _amplified(shares, np.take_along_axis(noise, order, 1)[:, :, None] * wanted)
+    rounded = _nearest_plane(wanted, scale, shares, zero, limits)
     result = np.empty_like(rounded)
     np.put_along_axis(result, np.broadcast_to(columns, rounded.shape), rounded, 1)
     return result
+
+
+def _amplified(shares: Array, noisy: Array) -> Array:
+    """H^-1 (N W): by how much the best weights for noisy inputs are smaller, of H = L L'.
+
+    What passes the noise on and little of the signal is taken back (Wiener's filter).
+    """
+    inputs = shares.shape[1]
+    starts = range(0, inputs, _BLOCK)
+    for start in starts:  # L z = N W
+        part, end = slice(start, start + _BLOCK), min(start + _BLOCK, inputs)
+        noisy[:, part] -= shares[:, part, :start] @ noisy[:, :start]
+        noisy[:, part] = np.linalg.solve(np.tril(shares[:, part, start:end]), noisy[:, part])
+    for start in reversed(starts):  # L' v = z
+        part, end = slice(start, start + _BLOCK), min(start + _BLOCK, inputs)
+        noisy[:, part] -= np.swapaxes(shares[:, end:, part], 1, 2) @ noisy[:, end:]
+        upper = np.swapaxes(np.tril(shares[:, part, start:end]), 1, 2)
+        noisy[:, part] = np.linalg.solve(upper, noisy[:, part])
+    return noisy
 
 
 def _sort(gram: Array, order: npt.NDArray[np.intp]) -> None:
@@ -73,12 +101,18 @@ def _factored(gram: Array) -> Array:
 
 
 def _nearest_plane(
-    weight: Array, scale: Array, gram: Array, limits: tuple[int, int]
+    weight: Array,
+    scale: Array,
+    shares: Array,
+    zero: npt.NDArray[np.bool_],
+    limits: tuple[int, int],
 ) -> npt.NDArray[np.int8]:
-    shares = _factored(gram)
-    places = np.arange(gram.shape[1])
+    """Round from the last input to the first, each making up for those before it.
+
+    `shares` is the factor L, which is used up.
+    """
+    places = np.arange(shares.shape[1])
     shares /= shares[:, places, places].copy()[:, None, :]
-    zero = weight == 0
     errors = np.zeros_like(weight)
     rounded = np.zeros(weight.shape, np.int8)
     inputs = weight.shape[1]

@@ -32,6 +32,14 @@ class Scale:
     scale: np.float32
     zero_point: np.generic
 
+    def rounded(self, array: np.ndarray) -> np.ndarray:
+        """Numbers as they are behind Q and DQ, float32."""
+        limits = np.iinfo(str(self.zero_point.dtype))
+        zero = float(self.zero_point)
+        steps = np.rint(array / self.scale)
+        np.clip(steps, limits.min - zero, limits.max - zero, out=steps)
+        return np.asarray(steps * self.scale, np.float32)
+
 
 def quantize_weight(array: np.ndarray, *, axis: int | None, bits: int = 8) -> QuantizedWeight:
     """Round a float32 weight to symmetric integers; the largest magnitude fits exactly.
