@@ -428,6 +428,22 @@ def test_an_attention_mask_works_though_no_sample_may_have_used_it(
     assert ran["MatMul"] == 0
 
 
+def test_products_of_integers_are_as_close_as_those_behind_q_and_dq(tmp_path: Path) -> None:
+    model = attention(-1e4)
+    feeds = [
+        {"x": normal(1, 9, 8, seed=seed), "keep": np.ones((1, 1, 9), bool)} for seed in range(6)
+    ]
+    results = []
+    for format in ("qdq", "qoperator"):
+        (tmp_path / format).mkdir()
+        results.append(quantized(model, feeds, tmp_path / format, format=format))
+    behind, made = results
+    assert kernels(made, feeds[0])["MatMulIntegerToFloat"] == 4
+    assert (
+        closeness(model, made, feeds, tmp_path) > closeness(model, behind, feeds, tmp_path) - 1
+    )
+
+
 def test_a_residual_add_is_int8(tmp_path: Path) -> None:
     text = """
     g (float[n,3,8,8] x) => (float[n,4,8,8] y) {

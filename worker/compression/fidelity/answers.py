@@ -12,7 +12,15 @@ from worker.compression.graph import constant
 VECTOR = 16
 """Fewest entries of an embedding."""
 _SOFTMAX = ("Softmax", "LogSoftmax", "Hardmax")
-_PRODUCTS = ("Gemm", "MatMul", "QGemm", "QLinearMatMul", "MatMulInteger", "FusedMatMul")
+_PRODUCTS = (
+    "Gemm",
+    "MatMul",
+    "QGemm",
+    "QLinearMatMul",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "FusedMatMul",
+)
 _CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv")
 _POOLS = ("GlobalAveragePool", "GlobalMaxPool", "QLinearGlobalAveragePool", "ReduceMean")
 _ACTIVATIONS = frozenset(

@@ -17,7 +17,9 @@ from worker.compression.precision import store_halves
 from worker.compression.quantization import (
     DEFAULT_OPS,
     FEWEST_SAMPLES,
+    FLOAT_OUTPUT,
     INT8_OPS,
+    INTEGER_FLOAT_OUTPUT,
     Calibration,
     Choice,
     Format,
@@ -40,7 +42,7 @@ class StaticQuantization(Pass):
     method: Literal["static_quantization"] = "static_quantization"
     format: Format = Field(
         default="qdq",
-        description="Q and DQ around float operators, or QLinear operators.",
+        description="Q and DQ around float operators, or operators of integers.",
     )
     activations: Literal["auto", "uint8", "int8"] = Field(
         default="auto",
@@ -203,6 +205,7 @@ class StaticQuantization(Pass):
             chosen.nodes,
             calibration,
             self._options(context),
+            ranges=calibration.ranges(self.calibration),
             seed=context.seed,
             progress=lambda share: context.progress(0.6 + 0.3 * share, "rounding weights"),
         )
@@ -216,7 +219,7 @@ class StaticQuantization(Pass):
             signed_activations=self.activations == "int8",
             seven_bit_weights=narrow,
             per_channel=self.per_channel,
-            float_outputs=self.format == "qdq",
+            float_outputs=FLOAT_OUTPUT if self.format == "qdq" else INTEGER_FLOAT_OUTPUT,
         )
 
 

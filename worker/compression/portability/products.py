@@ -16,6 +16,7 @@ _INTEGER = {
     "QLinearMatMul": (0, 2, 3),
     "QGemm": (0, 2, 3),
     "MatMulInteger": (0, 2, 1),
+    "MatMulIntegerToFloat": (0, 4, 1),
 }
 _FLOAT = ("Conv", "Gemm", "MatMul")
 _LSTM = "DynamicQuantizeLSTM"

@@ -14,7 +14,12 @@ from worker.compression.quantization.dynamic import (
 )
 from worker.compression.quantization.halves import computes_in_half
 from worker.compression.quantization.insertion import Format, Options, insert, weight_axis
-from worker.compression.quantization.operators import DEFAULT_OPS, INT8_OPS
+from worker.compression.quantization.operators import (
+    DEFAULT_OPS,
+    FLOAT_OUTPUT,
+    INT8_OPS,
+    INTEGER_FLOAT_OUTPUT,
+)
 from worker.compression.quantization.preparation import prepare
 from worker.compression.quantization.qoperator import insert_qoperators
 from worker.compression.quantization.scales import QuantizedWeight, quantize_weight
@@ -24,7 +29,9 @@ __all__ = [
     "DYNAMIC_OPS",
     "FAST_DYNAMIC_OPS",
     "FEWEST_SAMPLES",
+    "FLOAT_OUTPUT",
     "INT8_OPS",
+    "INTEGER_FLOAT_OUTPUT",
     "Calibration",
     "Choice",
     "DynamicOptions",

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from worker.compression import graph
 from worker.compression.calibration import CalibrationSet
 from worker.compression.quantization.choice import choose
-from worker.compression.quantization.operators import INT8_OPS, data_inputs
+from worker.compression.quantization.operators import FLOAT_OUTPUT, INT8_OPS, data_inputs
 from worker.compression.quantization.preparation import prepare
 from worker.compression.ranges import Method, Observed, observe
 
@@ -78,7 +78,7 @@ class Calibration:
     def _groups(self) -> tuple[list[str], list[str]]:
         """Tensors that the usual choices need, and all others that int8 operators touch."""
         model = self.model()
-        usual = choose(model, INT8_OPS, set()).tensors(float_outputs=True)
+        usual = choose(model, INT8_OPS, set()).tensors(float_outputs=FLOAT_OUTPUT)
         touched: dict[str, None] = {}
         for node in model.graph:
             if node.op_type not in INT8_OPS or node.domain not in ("", "ai.onnx"):

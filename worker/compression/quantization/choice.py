@@ -5,7 +5,7 @@ only inside of an int8 region, where all that flows in is int8 already: a lone i
 float nodes costs accuracy and two conversions, and breaks the fusion of LayerNorm and Gelu.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -38,7 +38,7 @@ class Choice:
         """The chosen nodes that carry the work or the weights."""
         return [node for node in self.nodes if node.op_type in (*COMPUTE, *LOOKUP)]
 
-    def tensors(self, *, float_outputs: bool) -> list[str]:
+    def tensors(self, *, float_outputs: Collection[str]) -> list[str]:
         """Names of the tensors whose range may be needed."""
         chosen = set(self.nodes)
         gone = {node.inputs[0] for node in absorbed(self.nodes)}
@@ -50,9 +50,7 @@ class Choice:
             values.update(
                 dict.fromkeys(v for v in read if v and (compute or not _derived(v, chosen)))
             )
-            if node.op_type not in SAME_SCALE and not (
-                float_outputs and node.op_type in FLOAT_OUTPUT
-            ):
+            if node.op_type not in SAME_SCALE and node.op_type not in float_outputs:
                 values.update(dict.fromkeys(node.outputs))
         wanted = [v for v in values if v not in gone and constant(v) is None]
         return [value.name or "" for value in wanted]
@@ -64,7 +62,7 @@ def choose(
     keep_float: Set[ir.Node],
     *,
     observed: Mapping[str, Observed] | None = None,
-    float_outputs: bool = True,
+    float_outputs: Collection[str] = FLOAT_OUTPUT,
 ) -> Choice:
     """Choose the nodes; with `observed` ranges, those that ranges forbid are left out."""
     choice = Choice()

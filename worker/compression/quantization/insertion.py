@@ -1,6 +1,6 @@
 """Q and DQ around the chosen nodes of a prepared model, placed as ONNX Runtime fuses them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -39,7 +39,7 @@ class Options:
     signed_activations: bool = False
     seven_bit_weights: bool = False
     per_channel: bool = True
-    float_outputs: bool = True
+    float_outputs: Collection[str] = FLOAT_OUTPUT
 
     @property
     def activation_type(self) -> np.dtype:
@@ -288,7 +288,7 @@ class _Inserter:
         )
 
     def _makes_int8(self, node: ir.Node) -> bool:
-        return not (self.options.float_outputs and node.op_type in FLOAT_OUTPUT)
+        return node.op_type not in self.options.float_outputs
 
 
 def _array(value: ir.Value) -> np.ndarray:

@@ -1,6 +1,6 @@
 """What ONNX Runtime's int8 kernels on the CPU can do."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import onnx_ir as ir
 
@@ -22,8 +22,9 @@ LAYERS = (*COMPUTE, "ConvTranspose", "LSTM", "GRU")
 SAME_SCALE = {*_MOVES, "AveragePool", "Gather"}
 # Operators that vanish, because the range of their output clips as they do.
 ABSORBED = {"Relu", "Clip"}
-# Their int8 kernel needs no quantized output.
+# Their int8 kernel needs no quantized output, behind Q and DQ and as an operator of integers.
 FLOAT_OUTPUT = ("Gemm", "MatMul")
+INTEGER_FLOAT_OUTPUT = ("MatMul",)
 BIAS_INPUTS = {"Conv": 2, "Gemm": 2}
 QUANTIZED = {
     "QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "QGemm",
@@ -38,6 +39,16 @@ def data_inputs(node: ir.Node) -> range:
     if node.op_type in COMPUTE:
         return range(2)
     return range(len(node.inputs)) if node.op_type in JOINS else range(1)
+
+
+def scaled_by(value: ir.Value | None, chosen: Set[ir.Node]) -> ir.Value | None:
+    """The tensor whose range gives a value its scale: what moves it there is int8."""
+    while value is not None:
+        producer = value.producer()
+        if producer is None or producer not in chosen or producer.op_type not in SAME_SCALE:
+            return value
+        value = producer.inputs[0]
+    return None
 
 
 def absorbed(nodes: Sequence[ir.Node]) -> list[ir.Node]:

@@ -1,7 +1,10 @@
-"""QLinear operators: onnxruntime.quantization writes them, with ranges of our own."""
+"""Operators of integers, with ranges of our own.
+
+onnxruntime.quantization writes the QLinear ones, whose outputs are int8.
+"""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,9 @@ from onnxruntime.quantization.quant_utils import QuantizationMode
 
 from worker.compression.quantization.guarding import guard_float_layers
 from worker.compression.quantization.insertion import Options, Ranges
-from worker.compression.quantization.operators import absorbed, data_inputs
+from worker.compression.quantization.integers import write_integer_products
+from worker.compression.quantization.operators import absorbed, data_inputs, scaled_by
+from worker.compression.quantization.scales import Scale, activation_scale
 
 # The mark that spares the quantizer its own shape inference, which fails on odd graphs and
 # writes beside the model; types come from the calibration instead.
@@ -26,8 +31,27 @@ _INFERRED = ("onnx.infer", "onnxruntime.quant")
 def insert_qoperators(
     path: Path, nodes: Sequence[ir.Node], ranges: Ranges, options: Options
 ) -> ir.Model:
-    """Replace the chosen nodes of a prepared model file by QLinear operators."""
-    proto = onnx.load(path)
+    """Replace the chosen nodes of a prepared model file by operators of integers."""
+    products = [node for node in nodes if node.op_type in options.float_outputs]
+    others = [node for node in nodes if node.op_type not in options.float_outputs]
+    quantized: ir.Model = ir.from_proto(_quantized(onnx.load(path), others, ranges, options))
+    write_integer_products(
+        quantized,
+        {node.name or "" for node in products},
+        _scales(products, set(nodes), ranges, options),
+        options,
+    )
+    # The quantizer's own sort does not see what bodies of If and Loop read.
+    quantized.graph.sort()
+    guard_float_layers(quantized)
+    return quantized
+
+
+def _quantized(
+    proto: onnx.ModelProto, nodes: Sequence[ir.Node], ranges: Ranges, options: Options
+) -> onnx.ModelProto:
+    if not nodes:
+        return proto
     del proto.graph.value_info[:]
     proto.graph.value_info.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
@@ -37,15 +61,25 @@ def insert_qoperators(
     with _quiet():
         quantizer = _quantizer(proto, nodes, _tensor_data(nodes, ranges), options)
         quantizer.quantize_model()
-    result = quantizer.model.model
+    result: onnx.ModelProto = quantizer.model.model
     kept = [entry for entry in result.metadata_props if entry.key != _INFERRED[0]]
     del result.metadata_props[:]
     result.metadata_props.extend(kept)
-    quantized: ir.Model = ir.from_proto(result)
-    # The quantizer's own sort does not see what bodies of If and Loop read.
-    quantized.graph.sort()
-    guard_float_layers(quantized)
-    return quantized
+    return result
+
+
+def _scales(
+    nodes: Sequence[ir.Node], chosen: Set[ir.Node], ranges: Ranges, options: Options
+) -> dict[str, Scale]:
+    """Scales of the activations that the nodes read, by name."""
+    found = {}
+    for node in nodes:
+        for value in node.inputs:
+            source = scaled_by(value, chosen)
+            limits = None if source is None else ranges.get(source.name or "")
+            if value is not None and limits is not None:
+                found[value.name or ""] = activation_scale(*limits, options.activation_type)
+    return found
 
 
 def _quantizer(

@@ -1,7 +1,7 @@
 """Why a node stays float: from the graph alone, and from what the calibration saw."""
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,6 @@ from worker.compression.graph import constant
 from worker.compression.quantization.operators import (
     ABSORBED,
     COMPUTE,
-    FLOAT_OUTPUT,
     JOINS,
     LOOKUP,
     QUANTIZED,
@@ -36,12 +35,12 @@ class Wanted:
 
     ops: Sequence[str]
     keep_float: Set[ir.Node]
-    float_outputs: bool
+    float_outputs: Collection[str]
     captured: Set[ir.Value]
     observed: Mapping[str, Observed] | None
 
     def makes_int8(self, node: ir.Node) -> bool:
-        return not (self.float_outputs and node.op_type in FLOAT_OUTPUT)
+        return node.op_type not in self.float_outputs
 
 
 def refusal(node: ir.Node, wanted: Wanted, inside: Set[ir.Value]) -> str | None:
@@ -60,13 +59,13 @@ def _graph_refusal(node: ir.Node, wanted: Wanted, inside: Set[ir.Value]) -> str 
         return "kept float as asked"
     if touches_quantized(node):
         return "quantized already"
-    if node.op_type not in FLOAT_OUTPUT and wanted.captured & set(node.outputs):
+    if wanted.makes_int8(node) and wanted.captured & set(node.outputs):
         # With a second reader of its float output, no int8 kernel takes it.
         return "a body of If or Loop reads its output"
     if node.op_type in ABSORBED and node.inputs[0] in wanted.captured:
         return "a body of If or Loop reads its input"
     if node.op_type in COMPUTE:
-        return _compute_refusal(node, wanted)
+        return _compute_refusal(node)
     if node.op_type in LOOKUP:
         return _lookup_refusal(node)
     return _region_refusal(node, inside)
@@ -77,13 +76,7 @@ def _follows(node: ir.Node, inside: Set[ir.Value]) -> bool:
     return node.op_type in ABSORBED and node.inputs[0] in inside and bool(absorbed([node]))
 
 
-def _stacked(constants: Sequence[ir.TensorProtocol | None]) -> str | None:
-    """QLinearMatMul takes scales of matrices only."""
-    ranks = {len(tensor.shape) for tensor in constants if tensor is not None}
-    return None if ranks <= {2} else "its weight is no matrix, which QLinearMatMul needs"
-
-
-def _compute_refusal(node: ir.Node, wanted: Wanted) -> str | None:
+def _compute_refusal(node: ir.Node) -> str | None:
     constants = [constant(value) for value in node.inputs]
     if all(tensor is not None for tensor in constants[:2]):
         return "both inputs are constant"
@@ -92,7 +85,7 @@ def _compute_refusal(node: ir.Node, wanted: Wanted) -> str | None:
     if any(tensor is not None and tensor.size == 0 for tensor in constants):
         return "its weight is empty"
     if node.op_type == "MatMul":
-        return None if wanted.float_outputs else _stacked(constants[:2])
+        return None
     if constants[1] is None:
         return "its weight is computed, not constant"
     if node.op_type == "Gemm":

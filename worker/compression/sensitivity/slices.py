@@ -15,7 +15,13 @@ _QUANTIZED = "_quantized"
 # Operators that read and make int8: where scale and zero point of inputs and output are.
 _INT8_INPUTS = {"QLinearConv": (0,), "QLinearMatMul": (0, 3), "QGemm": (0,)}
 _INT8_OUTPUT = {"QLinearConv": 6, "QLinearMatMul": 6, "QGemm": 7}
-_LAYERS = {*graph.WEIGHT_INPUTS, *_INT8_INPUTS, "ConvInteger", "MatMulInteger"}
+_LAYERS = {
+    *graph.WEIGHT_INPUTS,
+    *_INT8_INPUTS,
+    "ConvInteger",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+}
 
 
 class _NoSlice(Exception):
