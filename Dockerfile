@@ -27,12 +27,14 @@ WORKDIR /data
 VOLUME /data
 
 FROM runtime AS web
+ENV MODELPRESS_HOST=0.0.0.0 MODELPRESS_PORT=8000
 EXPOSE 8000
 HEALTHCHECK --interval=15s --timeout=3s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
-CMD ["uvicorn", "--factory", "app.main:create_app", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["python", "-m", "app.web"]
 
 FROM runtime AS worker
-HEALTHCHECK --interval=60s --timeout=20s --start-period=60s --retries=3 \
-    CMD ["sh", "-c", "celery -A worker.broker inspect ping -d celery@$HOSTNAME"]
+# Not by the broker or the database: their loss must not end a worker that has a job.
+HEALTHCHECK --interval=60s --timeout=10s --start-period=60s --retries=3 \
+    CMD ["sh", "-c", "find \"$MODELPRESS_DATA_DIR/worker.pulse\" -mmin -5 | grep -q ."]
 CMD ["celery", "-A", "worker.broker", "worker", "--without-gossip", "--without-mingle", "--loglevel", "INFO"]

@@ -35,7 +35,8 @@ check: setup
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
-	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_architecture.py -m 'not system'
+	$(BIN)/kubernetes-validate --strict --quiet deploy/kubernetes/modelpress.yaml
+	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_architecture.py tests/test_deployment.py -m 'not system'
 
 fmt: setup
 	$(BIN)/ruff format .

@@ -1,12 +1,14 @@
 """Stored files as answers: ranges, entity tags, and names that are safe in any header."""
 
 import re
+from collections.abc import Generator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from app.errors import Refusal
 from worker.jobs import ResultFile
@@ -17,9 +19,26 @@ _RANGE = re.compile(r"bytes=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*")
 
 
 class Download(StreamingResponse):
-    """A file as it is."""
+    """A file as it is, let go of when the client is."""
 
     media_type = "application/octet-stream"
+
+    def __init__(
+        self,
+        content: Generator[bytes],
+        *,
+        status_code: int = 200,
+        headers: Mapping[str, str],
+        media_type: str,
+    ) -> None:
+        super().__init__(content, status_code, headers, media_type)
+        self._content = content
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._content.close()  # else it stays open until the interpreter looks for garbage
 
 
 def answers(*media_types: str) -> dict[int | str, dict[str, Any]]:

@@ -159,12 +159,14 @@ def request_id(request: Request) -> str | None:
     return str(found) if found else None
 
 
-def install(app: FastAPI) -> None:
-    """Make every error of the app a problem body."""
+def install(app: FastAPI, *, outages: Sequence[type[Exception]] = ()) -> None:
+    """Make every error of the app a problem body. `outages` mean that the store is away."""
     for kind in (Refusal, CompressionError, JobError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _handle)
     for failure in (OperationalError, PoolTimeout, Exception):
         app.add_exception_handler(failure, _handle_logged)
+    for outage in outages:
+        app.add_exception_handler(outage, _handle_outage)
     app.add_exception_handler(ClientDisconnect, _handle_disconnect)
 
 
@@ -194,6 +196,12 @@ def _allowed_methods(request: Request) -> list[str]:
 async def _handle_logged(request: Request, error: Exception) -> Response:
     logger.error("request %s failed", request_id(request), exc_info=error)
     return respond(error, request_id(request))
+
+
+async def _handle_outage(request: Request, error: Exception) -> Response:
+    logger.error("request %s: the store is away: %s", request_id(request), error)
+    away = Refusal("unavailable", "the store cannot be reached", hint="try again in a moment")
+    return respond(away, request_id(request))
 
 
 async def _handle_disconnect(request: Request, error: Exception) -> Response:

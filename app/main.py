@@ -36,8 +36,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     settings = settings or Settings()
     services = build_services(settings)
-    metrics = Metrics(services)
-    traces = tracer_provider(settings.traces_endpoint, part="web", at_once=False)
+    app = _bare(settings, services)
+    metrics = _state(app, settings, services)
+    errors.install(app, outages=services.objects.outages)
+    app.include_router(api.router, responses={"4XX": {"model": Problem}})
+    for router in (docs.router, pages.router, login.router):
+        app.include_router(router)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.add_middleware(
+        Guard,
+        allowed_hosts=allowed_hosts(settings),
+        on_answer=metrics.count,
+        patience=settings.upload_stall_seconds,
+    )
+    return app
+
+
+def _bare(settings: Settings, services: Services) -> FastAPI:
+    """An application without routes: its life, its description, its traces."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -46,6 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         sweeper.cancel()
         services.close()
 
+    traces = tracer_provider(settings.traces_endpoint, part="web", at_once=False)
     app = FastAPI(
         lifespan=lifespan,
         title="modelpress",
@@ -62,24 +79,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         },
     )
     app.openapi = partial(describe, app)  # type: ignore[method-assign] # as FastAPI documents
+    return app
+
+
+def _state(app: FastAPI, settings: Settings, services: Services) -> Metrics:
+    """What the routes find in `app.state`; the counters among it."""
     app.state.services = services
-    app.state.metrics = metrics
+    app.state.metrics = Metrics(services)
     app.state.access = Access(services)
     app.state.requests = Rate(settings.max_owner_requests_per_second, seconds=1)
     app.state.admission = Admission(settings)
-    errors.install(app)
-    app.include_router(api.router, responses={"4XX": {"model": Problem}})
-    app.include_router(docs.router)
-    app.include_router(pages.router)
-    app.include_router(login.router)
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    app.add_middleware(
-        Guard,
-        allowed_hosts=allowed_hosts(settings),
-        on_answer=metrics.count,
-        patience=settings.upload_stall_seconds,
-    )
-    return app
+    metrics: Metrics = app.state.metrics
+    return metrics
 
 
 async def _sweep(services: Services) -> None:

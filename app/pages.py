@@ -20,7 +20,7 @@ from app.schemas import job_view
 from app.submission import FIELDS, submit
 from app.templating import templates
 from app.uploads import FORM_BYTES, receive_form
-from app.wording import job_page
+from app.wording import headline, job_page
 from worker.compression import CompressionError
 from worker.jobs import JobError, JobStatus
 from worker.services import Services
@@ -93,6 +93,7 @@ def list_jobs(
     context = {
         "here": "jobs",
         "jobs": [job_view(job) for job in page.items],
+        "headline": headline,
         "moving": any(not job.status.ended for job in page.items) and cursor is None,
         "next_cursor": page.next_cursor,
         "status": status,

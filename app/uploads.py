@@ -6,6 +6,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import Request
@@ -20,6 +21,8 @@ BATCH_BYTES = 1024 * 1024  # one thread hop and one write for so many bytes
 TEXT_BYTES = 64 * 1024  # of one text field
 FORM_BYTES = 4 * TEXT_BYTES  # of a form without files
 NAME_CHARACTERS = 200
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class _Batches:
             await in_thread(lambda: self.incoming.write(batch))
 
 
-async def in_thread(work: Callable[[], object]) -> None:
+async def in_thread(work: Callable[[], Result]) -> Result:
     """Run a write to its end, even if the request is cancelled: only then may its file close.
 
     Raises:
@@ -88,7 +91,7 @@ async def in_thread(work: Callable[[], object]) -> None:
     """
     running = asyncio.ensure_future(run_in_threadpool(work))
     try:
-        await asyncio.shield(running)
+        return await asyncio.shield(running)
     except asyncio.CancelledError:
         await asyncio.wait([running])
         raise

@@ -1,4 +1,4 @@
-"""The web server, on a socket of `modelpress serve` that outlives this process."""
+"""The web server: on a socket of `modelpress serve`, or by itself as `python -m app.web`."""
 
 import socket
 import sys
@@ -26,12 +26,20 @@ OPTIONS: dict[str, Any] = {
 """How connections are served, to uvicorn."""
 
 
-def main(descriptor: int) -> None:
-    """Serve until SIGTERM."""
-    set_up_logging(Settings().log_format)
-    config = uvicorn.Config("app.main:create_app", factory=True, **OPTIONS)
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
+def main(descriptor: int | None = None) -> None:
+    """Serve until SIGTERM: on a socket that is open already, or where the settings say."""
+    settings = Settings()
+    set_up_logging(settings.log_format)
+    config = uvicorn.Config(
+        "app.main:create_app",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        **OPTIONS,
+    )
+    sockets = None if descriptor is None else [socket.socket(fileno=descriptor)]
+    uvicorn.Server(config).run(sockets=sockets)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:2]))

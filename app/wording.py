@@ -19,7 +19,13 @@ VERDICTS: dict[str, tuple[str, str]] = {
     "not_verified": ("Not verified", "warn"),
     "not_measured_here": ("Not measured here", "plain"),
 }
-"""Heading and tone of each outcome."""
+"""Label and tone of each outcome."""
+
+_BUT = {
+    "as_asked_but_worse": ", but less accurate than asked for",
+    "not_verified": "; whether it still answers as before is not verified",
+    "not_measured_here": "; its speed cannot be measured on this machine",
+}
 
 
 def job_page(job: Job, view: JobView) -> dict[str, Any]:
@@ -31,6 +37,7 @@ def job_page(job: Job, view: JobView) -> dict[str, Any]:
         "stages": _stages(job),
         "stage_index": _stages(job).index(job.stage) if job.stage in _stages(job) else 0,
         "verdict": verdict,
+        "headline": headline(view),
         "tone": tone,
         "size_change": size_change(view),
         "files": [
@@ -41,6 +48,20 @@ def job_page(job: Job, view: JobView) -> dict[str, Any]:
         "recipe_summary": recipe_summary(job.recipe),
         "recipe_text": json.dumps(job.recipe, indent=2),
     }
+
+
+def headline(view: JobView) -> str:
+    """What came out, in one short sentence, as `3.92× smaller and 1.78× as fast.` is."""
+    summary = view.summary
+    if summary is None:
+        return ""
+    if summary.verdict == "not_better":
+        return "Nothing better was found: you get the original back."
+    said = [size_change(view)] if size_change(view) not in ("", "unchanged") else []
+    if summary.speedup is not None and not 0.98 < summary.speedup < 1.02:
+        said.append(f"{summary.speedup:.2f}× as fast")
+    gained = " and ".join(said) or "same size and speed"
+    return f"{gained[0].upper()}{gained[1:]}{_BUT.get(summary.verdict or '', '')}."
 
 
 def size_change(view: JobView) -> str:

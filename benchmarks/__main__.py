@@ -43,6 +43,7 @@ BENCHES = {
     "http_load": Bench(quick=("3", "32")),
     "fuzz_uploads": Bench(quick=("200",)),
     "openapi": Bench(),
+    "mixed_versions": Bench(),
     "corpus": Bench("must"),
     "peers": Bench("must"),
     "search_cost": Bench(quick=("--models", "digits")),

@@ -232,6 +232,11 @@ class Settings(BaseSettings):
         return self.data_dir / "scratch"
 
     @property
+    def pulse(self) -> Path:
+        """File that a worker of this host touches for as long as it lives."""
+        return self.data_dir / "worker.pulse"
+
+    @property
     def cache(self) -> Path:
         """Folder of what searches on this host found out."""
         return self.data_dir / "cache"

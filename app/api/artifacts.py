@@ -23,7 +23,12 @@ from worker.services import Services
 def artifact_router(kind: ArtifactKind) -> APIRouter:
     """The four routes of one kind of artifact: they differ in nothing but the kind."""
     router = APIRouter(prefix=f"{API}/{kind}s", tags=[f"{kind}s"])
+    _to_look(router, kind)
+    _to_change(router, kind)
+    return router
 
+
+def _to_change(router: APIRouter, kind: ArtifactKind) -> None:
     @router.post(
         "", status_code=201, response_model=ArtifactView, openapi_extra=file_body(kind)
     )
@@ -38,14 +43,16 @@ def artifact_router(kind: ArtifactKind) -> APIRouter:
         received = _receive(request, services, owner, kind=kind, name=name)
         async with admitted(request, asking), received as upload:
             artifact = await add_artifact(services, owner, kind, upload, quota=quota)
-        view = artifact_view(artifact)
-        return Response(
-            view.model_dump_json(),
-            status_code=201,
-            headers={"Location": view.links["self"]},
-            media_type="application/json",
-        )
+        return _created(artifact_view(artifact))
 
+    @router.delete("/{artifact_id}", status_code=204)
+    def delete(artifact_id: Id, services: InServices, owner: Owner) -> Response:
+        """Remove an upload that no queued or running job needs."""
+        services.discard(services.artifacts.delete(owner, kind, artifact_id))
+        return Response(status_code=204)
+
+
+def _to_look(router: APIRouter, kind: ArtifactKind) -> None:
     @router.get("", response_model=ArtifactList)
     def listing(
         services: InServices,
@@ -63,13 +70,14 @@ def artifact_router(kind: ArtifactKind) -> APIRouter:
         """One upload."""
         return artifact_view(services.artifacts.get(owner, kind, artifact_id))
 
-    @router.delete("/{artifact_id}", status_code=204)
-    def delete(artifact_id: Id, services: InServices, owner: Owner) -> Response:
-        """Remove an upload that no queued or running job needs."""
-        services.discard(services.artifacts.delete(owner, kind, artifact_id))
-        return Response(status_code=204)
 
-    return router
+def _created(view: ArtifactView) -> Response:
+    return Response(
+        view.model_dump_json(),
+        status_code=201,
+        headers={"Location": view.links["self"]},
+        media_type="application/json",
+    )
 
 
 @asynccontextmanager

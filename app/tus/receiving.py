@@ -1,8 +1,6 @@
-"""One PATCH: bytes into the file, and the record of the model or data set with the last."""
+"""One PATCH: more bytes, and the record of the model or data set with the last."""
 
-import os
-from io import FileIO
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 from fastapi import Request
@@ -14,19 +12,23 @@ from app.admission import quota_of
 from app.errors import Refusal
 from app.limits import read_body
 from app.submission import add_artifact
-from app.tus import headers, partial
+from app.tus import headers
+from app.tus.growing import growth_of
+from app.tus.growth import Appending
 from app.uploads import BATCH_BYTES, Upload, in_thread
 from worker.compression import CompressionError
-from worker.jobs import Announced
+from worker.jobs import Announced, JobError, NotFound, OffsetConflict
 from worker.services import Services
+
+KEEP_BYTES = 64 * 1024 * 1024  # a client may send all at once: so much is lost with a process
 
 
 class Chunk:
-    """The body of one request on its way into the file."""
+    """The body of one request on its way."""
 
-    def __init__(self, file: FileIO, checksum: headers.Checksum | None) -> None:
-        self._file = file
-        self._start = file.tell()
+    def __init__(self, appending: Appending, checksum: headers.Checksum | None) -> None:
+        self._appending = appending
+        self._kept = appending.at
         self._checksum = checksum
         self._hash: Any = checksum.start() if checksum else None
         self._batch = bytearray()
@@ -36,6 +38,7 @@ class Chunk:
 
         Raises:
             Refusal: too large, too slow, no room, or not what the checksum says.
+            OffsetConflict: another request was faster.
         """
         try:
             async for data in read_body(request, limit=limit):
@@ -44,16 +47,16 @@ class Chunk:
                     await self._flush()
             await self._flush()
         except BaseException:
-            await self._keep_or_forget()
+            await self._keep_or_drop()
             raise
         if self._checksum and not self._checksum.matches(self._hash):
-            await self._forget()
+            await in_thread(self._appending.drop)
             raise Refusal(
                 "checksum_mismatch",
                 f"the {self._checksum.algorithm} of these bytes is not the stated one",
                 hint="send them again from the same offset",
             )
-        await in_thread(lambda: os.fsync(self._file.fileno()))
+        await in_thread(self._appending.keep)
 
     async def _flush(self) -> None:
         batch, self._batch = bytes(self._batch), bytearray()
@@ -61,25 +64,22 @@ class Chunk:
             await in_thread(lambda: self._write(batch))
 
     def _write(self, batch: bytes) -> None:
-        rest = memoryview(batch)
-        while rest:
-            rest = rest[self._file.write(rest) :]
+        self._appending.write(batch)
         if self._hash is not None:
             self._hash.update(batch)
+        elif self._appending.at - self._kept >= KEEP_BYTES:
+            self._appending.keep()
+            self._kept = self._appending.at
 
-    async def _keep_or_forget(self) -> None:
+    async def _keep_or_drop(self) -> None:
         if self._checksum is not None:
-            await self._forget()
+            await in_thread(self._appending.drop)
             return
         try:
             await self._flush()
-        except Refusal:
-            return  # no room: what is there already stays
-        await in_thread(lambda: os.fsync(self._file.fileno()))
-
-    async def _forget(self) -> None:
-        start = self._start
-        await in_thread(lambda: self._file.truncate(start))
+            await in_thread(self._appending.keep)
+        except (Refusal, JobError):
+            return  # no room, or another request was faster: what was kept already stays
 
 
 async def receive(
@@ -91,50 +91,51 @@ async def receive(
         Refusal, CompressionError, JobError: as far as it came, the upload can go on.
     """
     at, checksum = headers.number(request, "upload-offset"), headers.checksum(request)
-    with partial.locked(services.objects, upload) as (path, file):
-        if at != file.tell():
-            raise Refusal(
-                "offset_conflict",
-                f"the upload stands at {file.tell():,}, not at {at:,}",
-                hint="ask for the offset with HEAD, and go on from there",
-            )
+    with ExitStack() as stack:
+        append = growth_of(services).append(upload)
+        appending = await run_in_threadpool(stack.enter_context, append)
+        if at != appending.at:
+            raise OffsetConflict(appending.at, at)
         try:
-            await Chunk(file, checksum).receive(request, limit=upload.bytes - at)
+            await Chunk(appending, checksum).receive(request, limit=upload.bytes - at)
         except ClientDisconnect:
-            return file.tell(), upload  # nobody is there to read it
-        return await _finish(services, identity, upload, path=path, file=file)
+            return appending.at, upload  # nobody is there to read it
+        return await _finish(services, identity, upload, at=appending.at)
 
 
 async def complete(services: Services, identity: Identity, upload: Announced) -> Announced:
     """Record an upload that arrived whole while the service died, if nobody else does."""
-    with partial.locked(services.objects, upload) as (path, file):
-        _, done = await _finish(services, identity, upload, path=path, file=file)
+    with ExitStack() as stack:
+        append = growth_of(services).append(upload)
+        appending = await run_in_threadpool(stack.enter_context, append)
+        _, done = await _finish(services, identity, upload, at=appending.at)
         return done
 
 
 async def _finish(
-    services: Services, identity: Identity, upload: Announced, *, path: Path, file: FileIO
+    services: Services, identity: Identity, upload: Announced, *, at: int
 ) -> tuple[int, Announced]:
     """With the last byte: make it a model or a data set."""
-    at = file.seek(0, os.SEEK_END)
     if at < upload.bytes:
         return at, upload
-    quota = quota_of(services.settings, identity)
+    growth = growth_of(services)
     try:
-        with await run_in_threadpool(services.objects.adopt, upload.owner_id, path) as incoming:
+        with await in_thread(lambda: growth.whole(upload)) as incoming:
             await add_artifact(
                 services,
                 upload.owner_id,
                 upload.kind,
                 Upload(upload.name, incoming),
-                quota=quota,
+                quota=quota_of(services.settings, identity),
                 upload_id=upload.id,
             )
-    except FileNotFoundError:  # its time was over while it was sent
-        raise partial.gone() from None
     except CompressionError:
-        await run_in_threadpool(services.uploads.forget, upload.id)
-        path.unlink(missing_ok=True)  # no model and no data: sending it again would not help
+        # No model and no data: sending it again would not help.
+        await run_in_threadpool(growth.remove, upload.id)
+        services.discard(await run_in_threadpool(services.uploads.forget, upload.id))
         raise
-    path.unlink(missing_ok=True)
+    except NotFound:  # it is forgotten, which the next lines say, or another request was faster
+        pass
+    else:
+        await run_in_threadpool(growth.remove, upload.id)
     return at, await run_in_threadpool(services.uploads.get, upload.owner_id, upload.id)

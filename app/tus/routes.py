@@ -18,7 +18,8 @@ from app.errors import Refusal, request_id, respond
 from app.ids import Id
 from app.limits import check_space, no_space, too_large
 from app.schemas import API
-from app.tus import described, headers, partial, receiving
+from app.tus import described, headers, receiving
+from app.tus.growing import growth_of
 from worker.compression import CompressionError
 from worker.jobs import Announced, JobError
 from worker.services import Services
@@ -104,7 +105,7 @@ async def tell_offset(
     """How much has arrived; once it is complete, `Location` of the model or data set."""
     headers.check_version(request)
     upload = await _upload(services, asking, upload_id)
-    at = await run_in_threadpool(partial.offset, services.objects, upload)
+    at = await run_in_threadpool(_offset, services, upload)
     if at == upload.bytes and upload.artifact_id is None:
         upload = await receiving.complete(services, asking, upload)
     known = {
@@ -193,16 +194,23 @@ def _announce(
         seconds=services.settings.upload_hours * 3600,
         quota=quota_of(services.settings, asking),
     )
-    partial.create(services.objects, upload.id)
+    growth_of(services).begin(upload.id)
     return upload
 
 
 def _forget(services: Services, upload: Announced) -> None:
     """Forget it, while nobody sends to it."""
+    growth = growth_of(services)
     if upload.artifact_id is None:
-        with partial.locked(services.objects, upload) as (path, _):
-            path.unlink(missing_ok=True)
-    services.uploads.forget(upload.id)
+        with growth.append(upload):
+            growth.remove(upload.id)
+    services.discard(services.uploads.forget(upload.id))
+
+
+def _offset(services: Services, upload: Announced) -> int:
+    if upload.artifact_id is not None:
+        return upload.bytes
+    return growth_of(services).offset(upload)
 
 
 async def _upload(services: Services, asking: Identity, upload_id: str) -> Announced:

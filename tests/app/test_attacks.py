@@ -2,7 +2,11 @@
 
 import socket
 import time
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -159,3 +163,56 @@ def test_guessing_keys_is_answered_alike_and_holds_up_nobody(client, services):
     assert len(said) == 1
     assert {status for status, _ in said} == {401}
     assert client.get("/v1/jobs", headers=bearer(key)).status_code == 200
+
+
+@pytest.mark.parametrize("taken", [0, 3_000_000])
+def test_a_client_that_does_not_take_its_download_is_given_up(
+    client, services, model, monkeypatch, taken
+):
+    monkeypatch.setattr(PatientProtocol, "taking_seconds", 0.3)
+    job_id = submit(client, model)["id"]
+    succeed(services, job_id, {"model.onnx": bytes(40_000_000), "report.json": b"{}"})
+    sent = f"GET /v1/jobs/{job_id}/model HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", client.base_url.port), timeout=10) as slow:
+        slow.sendall(sent.encode())
+        while taken > 0:
+            taken -= len(slow.recv(65536))
+        until(lambda: results_open() != [])
+        until(lambda: results_open() == [])
+        with pytest.raises(ConnectionResetError):
+            deque(iter(lambda: slow.recv(65536), b""), maxlen=0)
+
+
+def until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def results_open() -> list[Path]:
+    """Files of results that the server, which is this process, holds open."""
+    opened = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            opened.append(descriptor.readlink())
+    return [path for path in opened if "objects" in path.parts]
+
+
+def test_a_client_that_takes_its_download_slowly_gets_it_whole(
+    client, services, model, monkeypatch
+):
+    monkeypatch.setattr(PatientProtocol, "taking_seconds", 0.4)
+    job_id = submit(client, model)["id"]
+    succeed(services, job_id, {"model.onnx": bytes(5_000_000), "report.json": b"{}"})
+    sent = f"GET /v1/jobs/{job_id}/model HTTP/1.1\r\nHost: localhost\r\nConnection: close"
+    taken = 0
+    with socket.socket() as slow:
+        slow.settimeout(10)
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64_000)
+        slow.connect(("127.0.0.1", client.base_url.port))
+        slow.sendall(sent.encode() + b"\r\n\r\n")
+        while piece := slow.recv(50_000):
+            taken += len(piece)
+            time.sleep(0.01)
+    assert taken > 5_000_000

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from app.uploads import display_name
+from tests.servers import free_port
+from tests.swift import ACCESS_KEY, SECRET_KEY
 from worker.settings import Settings
 
 FORM = "multipart/form-data; boundary=b"
@@ -236,3 +238,17 @@ def resident(kind: str) -> int:
     """Bytes of this process's memory, now (VmRSS) or at its peak (VmHWM)."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(re.search(rf"{kind}:\s+(\d+)", status)[1])
+
+
+def test_a_store_that_is_away_is_told_and_nothing_is_kept(
+    serving, settings, model, monkeypatch
+):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_port()}")
+    # As in other tests: boto3 remembers them for the whole process.
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with serving(settings.model_copy(update={"storage_url": "s3://away"})) as (client, _):
+        refused = client.post("/v1/models", content=model)
+    assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
+    assert list((settings.data_dir / "incoming").iterdir()) == []

@@ -111,3 +111,13 @@ def test_an_upgrade_keeps_every_job_in_its_state(
         assert before[claimed.id].status == "queued"
         running = next(job for job in before.values() if job.status == "running")
         assert leases.renew(running)
+
+
+def test_the_schema_of_a_newer_version_is_left_alone(empty_url: str) -> None:
+    migrate(empty_url)
+    with connected(empty_url) as database:
+        with database.write() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        migrate(empty_url)
+        (row,) = database.read(text("SELECT version_num FROM alembic_version"))
+    assert row.version_num == "9999"

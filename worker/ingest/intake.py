@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from worker.ingest import onnx, torchscript
+from worker.ingest.conversion import Conversion
 from worker.ingest.sniff import Format, recognise
+
+Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ def ingest(
     workdir: Path,
     inputs: Mapping[str, Any] | None = None,
     samples_path: Path | None = None,
-    progress: Callable[[float, str], None] = lambda share, message: None,
+    progress: Progress = lambda share, message: None,
 ) -> Ingested:
     """Make an ONNX file of an upload: `out` where something is converted.
 
@@ -47,13 +50,7 @@ def ingest(
             onnx.check(path, alone=True)
             return Ingested(path, "onnx")
         case "onnx_zip":
-            progress(0.1, "unpacking the ONNX model")
-            model = onnx.unpack(path, workdir / "unpacked")
-            if recognise(model) != "onnx":
-                raise onnx.not_a_model(model)
-            progress(0.5, "checking the ONNX model")
-            onnx.check(model, alone=False)
-            return Ingested(model, "onnx_zip")
+            return _unpacked(path, workdir, progress)
         case "torchscript":
             made = torchscript.convert(
                 path,
@@ -63,13 +60,27 @@ def ingest(
                 samples_path=samples_path,
                 progress=progress,
             )
-            facts = {
-                "free_axes": {
-                    name: {str(axis): symbol for axis, symbol in named.items()}
-                    for name, named in made.axes.items()
-                },
-                "opset": made.opset,
-                "largest_difference": made.largest_difference,
-                "checked_on": made.checked_on,
-            }
-            return Ingested(out, "torchscript", made.notes, facts)
+            return Ingested(out, "torchscript", made.notes, _facts(made))
+
+
+def _unpacked(path: Path, workdir: Path, progress: Progress) -> Ingested:
+    progress(0.1, "unpacking the ONNX model")
+    model = onnx.unpack(path, workdir / "unpacked")
+    if recognise(model) != "onnx":
+        raise onnx.not_a_model(model)
+    progress(0.5, "checking the ONNX model")
+    onnx.check(model, alone=False)
+    return Ingested(model, "onnx_zip")
+
+
+def _facts(made: Conversion) -> dict[str, Any]:
+    axes = {
+        name: {str(axis): symbol for axis, symbol in named.items()}
+        for name, named in made.axes.items()
+    }
+    return {
+        "free_axes": axes,
+        "opset": made.opset,
+        "largest_difference": made.largest_difference,
+        "checked_on": made.checked_on,
+    }

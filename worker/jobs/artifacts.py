@@ -58,16 +58,19 @@ class ArtifactStore:
     ) -> CreatedArtifact:
         """Record a stored file; a model also gets the job that inspects it.
 
-        `upload_id` is the resumable upload that this completes.
+        `upload_id` is the resumable upload that this completes: it does so once.
 
         Raises:
             StorageQuotaExceeded: it is more than the owner may store.
+            NotFound: another request has completed the upload, or it is forgotten.
         """
         with self._database.write() as connection:
             artifact = insert_artifact(connection, owner_id, kind, file, of_job=False)
             if upload_id is not None:
-                mine = update(uploads).where(uploads.c.id == upload_id)
-                connection.execute(mine.values(artifact_id=artifact.id))
+                open_one = (uploads.c.id == upload_id, uploads.c.artifact_id.is_(None))
+                mine = update(uploads).where(*open_one).values(artifact_id=artifact.id)
+                if connection.execute(mine).rowcount != 1:
+                    raise NotFound("open upload", upload_id)
             check_stored(connection, owner_id, quota)
             inspect_job = None
             if kind == "model":

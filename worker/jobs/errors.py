@@ -6,6 +6,7 @@ JobError
 ├── InvalidCursor        a page cursor that we did not make
 ├── InUse                an artifact that a queued or running job needs
 ├── NotRetryable         a job that has not failed and was not canceled
+├── OffsetConflict       bytes for another place of a resumable upload than the next one
 ├── FilesGone            a job whose model or data was deleted since
 ├── QueueFull            too many jobs of all owners wait
 ├── QuotaExceeded        an owner that has used what it may, for now
@@ -50,6 +51,14 @@ class InUse(JobError):
 
 class NotRetryable(JobError):
     code = "not_retryable"
+
+
+class OffsetConflict(JobError):
+    code = "offset_conflict"
+    hint = "ask for the offset with HEAD, and go on from there"
+
+    def __init__(self, stands: int, at: int) -> None:
+        super().__init__(f"the upload stands at {stands:,}, not at {at:,}")
 
 
 class FilesGone(JobError):

@@ -225,3 +225,12 @@ class Announced:
     bytes: int  # when it is complete
     artifact_id: str | None  # what it became
     expires_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Bytes of a resumable upload that are safe in the store."""
+
+    at: int  # bytes of the upload before these
+    bytes: int
+    key: str

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Select, and_, delete, exists, or_, select, up
 from worker.jobs.database import Database, now
 from worker.jobs.records import JobStatus
 from worker.jobs.rows import JOB_COLUMNS, job_of, remove, remove_artifact
-from worker.jobs.tables import artifacts, jobs, usage
+from worker.jobs.tables import artifacts, jobs, upload_parts, usage
 
 _DAY_S = 24 * 3600
 _USAGE_DAYS = 40
@@ -64,8 +64,9 @@ class Retention:
 
     def referenced(self) -> Iterator[str]:
         """The key of every object that a record refers to."""
-        for row in self._database.read(select(artifacts.c.key).distinct()):
-            yield row.key
+        for keys in (select(artifacts.c.key).distinct(), select(upload_parts.c.key)):
+            for row in self._database.read(keys):
+                yield row.key
         for row in self._database.read(select(jobs.c.results)):
             yield from (file["key"] for file in row.results.values())
 

@@ -172,7 +172,7 @@ sessions = Table(
     Column("expires_at", Double, nullable=False),
 )
 
-# Resumable uploads. How much of one has arrived is told by its file alone.
+# Resumable uploads. How much of one has arrived is told by its file, or by its parts.
 uploads = Table(
     "uploads",
     metadata,
@@ -184,6 +184,16 @@ uploads = Table(
     Column("bytes", BigInteger, nullable=False),
     Column("artifact_id", String(36)),
     Column("expires_at", Double, nullable=False),
+)
+
+# What has arrived of uploads, where the store is a bucket: each part is an object.
+upload_parts = Table(
+    "upload_parts",
+    metadata,
+    Column("upload_id", String(36), primary_key=True),
+    Column("at", BigInteger, primary_key=True, autoincrement=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("key", Text, nullable=False),
 )
 
 # What deleting a job does not give back.

@@ -1,7 +1,7 @@
 """What every object store can do. Keys are made by us and begin with the owner's id."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -41,12 +41,8 @@ class ObjectStore(Protocol):
     """Files by key; an object is there as a whole or not at all, also after a power cut."""
 
     @property
-    def partials(self) -> Path:
-        """Folder of this host for uploads that come in several requests, a file for each."""
-        ...
-
-    def adopt(self, owner_id: str, partial: Path) -> Incoming:
-        """Go on with a file of that folder as an upload; the file itself stays."""
+    def outages(self) -> tuple[type[Exception], ...]:
+        """What is raised where the store cannot be reached, or refuses us."""
         ...
 
     def list(self) -> Iterator[Listed]:
@@ -69,8 +65,11 @@ class ObjectStore(Protocol):
         """Size of an object in bytes, or ObjectMissing."""
         ...
 
-    def read(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """Bytes `start` to `stop` (exclusive) in pieces, or ObjectMissing before the first."""
+    def read(self, key: str, *, start: int = 0, stop: int | None = None) -> Generator[bytes]:
+        """Bytes `start` to `stop` (exclusive) in pieces, or ObjectMissing before the first.
+
+        Whoever does not take all of them closes it.
+        """
         ...
 
     def local_path(self, key: str) -> Path | None:

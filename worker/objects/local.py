@@ -5,7 +5,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
@@ -33,7 +33,12 @@ class LocalStore:
         self._spool = make_private(self._root / _SPOOL)
 
     @property
+    def outages(self) -> tuple[type[Exception], ...]:
+        return ()
+
+    @property
     def partials(self) -> Path:
+        """Folder for uploads that come in several requests, a file for each."""
         return make_private(self._spool.with_name(".partial"))
 
     def receive(self, owner_id: str, *, expected_bytes: int | None = None) -> Incoming:
@@ -41,6 +46,7 @@ class LocalStore:
         return Incoming(self._spool, keep=keep, expected_bytes=expected_bytes)
 
     def adopt(self, owner_id: str, partial: Path) -> Incoming:
+        """Go on with a file of that folder as an upload; the file itself stays."""
         return Incoming(self._spool, keep=self._keeper(owner_id), partial=partial)
 
     def _keeper(self, owner_id: str) -> Callable[[Path, int, str], StoredObject]:
@@ -64,7 +70,7 @@ class LocalStore:
         with _missing(key):
             return self._path(key).stat().st_size
 
-    def read(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+    def read(self, key: str, *, start: int = 0, stop: int | None = None) -> Generator[bytes]:
         with _missing(key):
             file = self._path(key).open("rb", buffering=0)
         return _pieces(file, start, stop)
@@ -133,7 +139,7 @@ class LocalStore:
                 folder = folder.parent
 
 
-def _pieces(file: FileIO, start: int, stop: int | None) -> Iterator[bytes]:
+def _pieces(file: FileIO, start: int, stop: int | None) -> Generator[bytes]:
     with file:
         file.seek(start)
         left = None if stop is None else stop - start

@@ -2,9 +2,10 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -48,15 +49,15 @@ class S3Store:
         return boto3.client("s3", config=config)
 
     @property
-    def partials(self) -> Path:
-        return make_private(self._spool.with_name("partial"))
+    def outages(self) -> tuple[type[Exception], ...]:
+        from boto3.exceptions import Boto3Error  # noqa: PLC0415 - an extra
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - likewise
+
+        return Boto3Error, BotoCoreError, ClientError
 
     def receive(self, owner_id: str, *, expected_bytes: int | None = None) -> Incoming:
         keep = self._keeper(owner_id)
         return Incoming(self._spool, keep=keep, expected_bytes=expected_bytes)
-
-    def adopt(self, owner_id: str, partial: Path) -> Incoming:
-        return Incoming(self._spool, keep=self._keeper(owner_id), partial=partial)
 
     def _keeper(self, owner_id: str) -> Callable[[Path, int, str], StoredObject]:
         def keep(path: Path, size: int, sha256: str) -> StoredObject:
@@ -80,16 +81,15 @@ class S3Store:
             head = self._client.head_object(Bucket=self._bucket, Key=self._name(key))
         return int(head["ContentLength"])
 
-    def read(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+    def read(self, key: str, *, start: int = 0, stop: int | None = None) -> Generator[bytes]:
         size = self.stat(key)
         stop = size if stop is None else min(stop, size)
         if start >= stop:
-            return iter(())
+            return _pieces(BytesIO())
         span = {"Range": f"bytes={start}-{stop - 1}"}
         with self._missing(key):
             answer = self._client.get_object(Bucket=self._bucket, Key=self._name(key), **span)
-        pieces: Iterator[bytes] = answer["Body"].iter_chunks(PIECE_BYTES)
-        return pieces
+        return _pieces(answer["Body"])
 
     def local_path(self, key: str) -> Path | None:
         checked(key)
@@ -145,3 +145,9 @@ class S3Store:
             if error.response["Error"]["Code"] in _GONE:
                 raise ObjectMissing(key) from None
             raise
+
+
+def _pieces(body: Any) -> Generator[bytes]:  # noqa: ANN401 - botocore's, or a file
+    with closing(body):
+        while piece := body.read(PIECE_BYTES):
+            yield piece

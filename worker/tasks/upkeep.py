@@ -21,6 +21,7 @@ from worker.tasks.direct import DirectRuns
 from worker.tasks.hearing import DEAF_EXIT, Hearing
 from worker.tasks.scratch import sweep_scratch
 
+_PULSE_SECONDS = 10
 _SWEEP_SECONDS = 600
 _SPOOL_SECONDS = 3600  # an upload that has not grown for so long is dead
 _LOOK_SECONDS = 2.0  # how often a free worker looks whether jobs wait
@@ -75,6 +76,9 @@ class Upkeep:
     def tick(self) -> None:
         """Do what is due."""
         settings = self._settings
+        if self._is_due("pulse", _PULSE_SECONDS):
+            with _logged("telling that it lives"):
+                settings.pulse.touch(mode=0o600)
         self._hearing.listen()
         if self._is_due("reap", settings.reap_seconds):
             with _logged("taking over lost jobs"):
