@@ -10,7 +10,7 @@ _ROUNDING = 1e-9
 _ENOUGH_LABELS = 256
 # Answers that may change within the bound, from which on counting them tells enough.
 _TELLING = 2
-# A drop foretold from n answers is off by 1.6 / sqrt(n) of itself (bootstrap of 400 crops);
+# A drop foretold from n answers is off by 1.5 / sqrt(n) of itself (400 crops cut into sets);
 # with this margin one in ten still turns out worse than it was taken to be.
 _MARGIN = 2.0
 
