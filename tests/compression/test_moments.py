@@ -112,6 +112,22 @@ def test_values_that_are_not_finite_do_not_enter() -> None:
     assert moments.count == 2
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_large_mean_costs_no_digits(groups: int) -> None:
+    rows = normal(3000, groups, 3) * np.float32([1, 2, 3]) + np.float32([3000, -2000, 0])
+    for centred in (True, False):
+        moments = Moments(groups, 3)
+        for start in range(0, 3000, 500):
+            moments.add(rows[start : start + 500] + np.float32(start > 1000))
+        drawn = rows + (np.arange(3000) >= 1500).astype(np.float32)[:, None, None]
+        away = drawn - (drawn.mean(axis=0, dtype=float) if centred else 0)
+        wanted = np.einsum("rgi,rgj->gij", away, away, dtype=float) / 3000
+        energy = np.einsum("rgi,rgi->gi", drawn, drawn, dtype=float) / 3000
+        np.testing.assert_allclose(moments.energy(), energy, rtol=1e-6)
+        np.testing.assert_allclose(moments.gram(centred=centred), wanted, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(moments.taken(centred=centred), wanted, rtol=1e-3, atol=1e-3)
+
+
 def test_what_rounding_does_to_rows_is_kept_for_each_input() -> None:
     moments = Moments(1, 2, np.floor)
     rows = normal(300, 1, 2)

@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from tests.compression.quantization.odd_graphs import GRAPHS, sparse
+from tests.compression.quantization.sharing_graphs import SHARING
 from tests.models import context, opened, run, sqnr, written
 from worker.compression import graph
 from worker.compression.errors import InvalidModel
@@ -17,6 +18,7 @@ from worker.compression.passes import (
     WeightQuantization,
 )
 
+EVERY = {**GRAPHS, **SHARING}
 METHODS: list[Pass] = [
     StaticQuantization(),
     StaticQuantization(format="qoperator"),
@@ -26,11 +28,11 @@ METHODS: list[Pass] = [
 
 
 @pytest.mark.filterwarnings("ignore::worker.compression.errors.CompressionWarning")
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("name", EVERY)
 def test_any_graph_gives_a_model_that_loads_runs_and_is_close(
     name: str, tmp_path: Path
 ) -> None:
-    odd = GRAPHS[name]()
+    odd = EVERY[name]()
     original = written(odd.model, tmp_path / "original.onnx")
     feeds = [odd.feed(seed) for seed in range(4)]
     for method in METHODS:

@@ -14,6 +14,12 @@ from worker.compression.cleaning.folding import fold_batch_norm
 OPSET = 17
 # A constant above this is not written out, though it could be computed from smaller ones.
 _FOLDED_BYTES = 64_000_000
+_BODY = ir.AttributeType.GRAPH
+_MAKE_SEQUENCES = {
+    "SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceMap",
+    "SplitToSequence", "Optional",
+}  # fmt: skip
+_PASS_SEQUENCES = {"Identity", "OptionalGetElement", "If", "Loop", "Scan"}
 
 
 class Skipped(Exception):
@@ -59,9 +65,29 @@ def shapes_inferred(model: ir.Model) -> ir.Model:
         for value in node.outputs:
             if not value.is_graph_output():
                 value.shape = None
-    return common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(
+    model = common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(
         model
     ).model
+    # The pass writes down what a sequence is made of as if it were a tensor.
+    for value in _sequences(model):
+        if not value.is_graph_output():
+            value.type, value.shape = None, None
+    return model
+
+
+def _sequences(model: ir.Model) -> set[ir.Value]:
+    """Sequences and optionals that nodes make, and all that may be one by passing it on."""
+    found: set[ir.Value] = set()
+    before = -1
+    while before != len(found):  # bodies come behind the nodes that hold them
+        before = len(found)
+        for node in model.graph.all_nodes():
+            bodies = [one.value for one in node.attributes.values() if one.type == _BODY]
+            read = [*node.inputs, *(value for body in bodies for value in body.outputs)]
+            passes = node.op_type in _PASS_SEQUENCES and not found.isdisjoint(read)
+            if node.op_type in _MAKE_SEQUENCES or passes:
+                found.update(node.outputs)
+    return found
 
 
 def interface_restored(

@@ -12,7 +12,7 @@ from worker.compression.moments.linear import Linear
 from worker.compression.moments.sums import Moments, Rounding
 
 # Sums and activations held at once; layers beyond that wait for another pass.
-_HELD_BYTES = 176_000_000
+_HELD_BYTES = 100_000_000
 # Rows for each input of an output, within these limits: enough for a stable Gram. A depthwise
 # Conv has few inputs for each output, and its many groups make rows dear.
 _ROWS_PER_INPUT = 4

@@ -1,4 +1,4 @@
-"""Sums over rows of inputs: products in float32, sums in float64."""
+"""Sums over rows of inputs: means in float64, products in float32, whose sums are large."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ Rounding = Callable[[np.ndarray], np.ndarray]
 # Rows gathered before they are multiplied: many small products cost more than one.
 _GATHERED_ROWS, _GATHERED_BYTES = 1024, 16_000_000
 # Rows of a Gram that are worked on at once: a second one of a wide layer would not fit.
-_ROWS_AT_ONCE = 1024
+_ROWS_AT_ONCE = 512
 # Rows that are rounded at once: what is left of them takes as much memory as they do.
 _COMPARED_ROWS = 128
 
@@ -26,14 +26,16 @@ class Moments:
         self._shift = np.zeros((groups, inputs))
         self._noise = np.zeros((groups, inputs))
         self._sum = np.zeros((groups, inputs))
-        self._products = np.zeros((groups, inputs, inputs))
+        self._products = np.zeros((groups, inputs, inputs), np.float32)
         self._largest = np.zeros((groups, inputs))
+        # What is subtracted before rows are multiplied, so that a large mean costs no digits.
+        self._offset: npt.NDArray[np.float32] | None = None
         self._waiting: list[np.ndarray] = []
 
     @staticmethod
     def bytes_for(groups: int, inputs: int) -> int:
         """Memory that the sums of one layer take."""
-        return 8 * groups * inputs * inputs
+        return 4 * groups * inputs * inputs
 
     def add(self, rows: np.ndarray) -> None:
         """Take in rows (rows, groups, inputs)."""
@@ -49,25 +51,40 @@ class Moments:
 
     def gram(self, *, centred: bool) -> Array:
         """E[x x'] around the mean, or around zero, as (groups, inputs, inputs)."""
-        mean = self.mean()
-        second = self._products / max(self.count, 1)
-        return second - mean[:, :, None] * mean[:, None, :] if centred else second
+        self.settle()
+        gram = self._products.astype(np.float64) / max(self.count, 1)
+        self._move(gram, centred=centred)
+        return gram
 
     def taken(self, *, centred: bool) -> Array:
-        """The same as `gram`, in the memory of the sums, which hold none any more."""
+        """The same as `gram`, whose sums are gone afterwards: memory holds one of both."""
         self.settle()
-        gram, self._products = self._products, np.zeros((0, 0, 0))
+        gram = self._products.astype(np.float64)
+        self._products = np.zeros((0, 0, 0), np.float32)
         gram /= max(self.count, 1)
-        mean = self.mean()
-        for start in range(0, gram.shape[1] if centred else 0, _ROWS_AT_ONCE):
-            part = slice(start, start + _ROWS_AT_ONCE)
-            gram[:, part] -= mean[:, part, None] * mean[:, None, :]
+        self._move(gram, centred=centred)
         return gram
+
+    def _move(self, gram: Array, *, centred: bool) -> None:
+        """From moments around the offset to those around the mean, or around zero."""
+        mean = self.mean()
+        apart = self._apart()
+        for start in range(0, gram.shape[1], _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            gram[:, part] -= apart[:, part, None] * apart[:, None, :]
+            if not centred:
+                gram[:, part] += mean[:, part, None] * mean[:, None, :]
+
+    def _apart(self) -> Array:
+        """The mean of what was multiplied."""
+        return self.mean() - (0 if self._offset is None else self._offset)
 
     def energy(self) -> Array:
         """E[x^2] as (groups, inputs)."""
         self.settle()
-        return np.diagonal(self._products, axis1=1, axis2=2) / max(self.count, 1)
+        products = np.diagonal(self._products, axis1=1, axis2=2).astype(np.float64)
+        moved = self.mean() ** 2 - self._apart() ** 2
+        return np.asarray(products / max(self.count, 1) + moved)
 
     def largest(self) -> Array:
         """Largest absolute value as (groups, inputs)."""
@@ -90,7 +107,9 @@ class Moments:
             return
         rows = np.concatenate(self._waiting)
         self._waiting.clear()
-        rows = rows[np.isfinite(rows).all(axis=(1, 2))]
+        finite = np.isfinite(rows).all(axis=(1, 2))
+        if not finite.all():  # a copy of all rows is made only where it has to be
+            rows = rows[finite]
         if len(rows) == 0:
             return
         self.count += len(rows)
@@ -98,6 +117,9 @@ class Moments:
         self._largest = np.maximum(self._largest, np.abs(rows).max(axis=0))
         if self._rounded is not None:
             self._compare(rows, self._rounded)
+        if self._offset is None:
+            self._offset = rows.mean(axis=0)
+        rows -= self._offset  # a copy of our own
         self._multiply(rows)
 
     def _compare(self, rows: np.ndarray, rounded: Rounding) -> None:

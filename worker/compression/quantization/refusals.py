@@ -25,6 +25,15 @@ _CONCAT_RATIO = 10
 _SUM_RATIO = 64
 # Larger values are masks, not signal.
 _MASK = 1e6
+# Layers that only other methods make smaller.
+_STORED = (
+    "ONNX Runtime has no int8 kernel for {}; weight_quantization stores its weights in int8"
+)
+_ELSEWHERE = {
+    "LSTM": "ONNX Runtime has no int8 kernel for LSTM with fixed ranges; dynamic_quantization "
+    "makes it int8",
+    **{op: _STORED.format(op) for op in ("GRU", "RNN", "ConvTranspose")},
+}
 # A lookup table below this is not worth a scale.
 _TABLE_SIZE = 1024
 
@@ -54,7 +63,9 @@ def refusal(node: ir.Node, wanted: Wanted, inside: Set[ir.Value]) -> str | None:
 def _graph_refusal(node: ir.Node, wanted: Wanted, inside: Set[ir.Value]) -> str | None:
     asked = node.op_type in wanted.ops or _follows(node, inside)
     if not asked or node.domain not in ("", "ai.onnx"):
-        return f"{node.op_type} is not among the operators to quantize"
+        return _ELSEWHERE.get(node.op_type) or (
+            f"{node.op_type} is not among the operators to quantize"
+        )
     if node in wanted.keep_float:
         return "kept float as asked"
     if touches_quantized(node):
