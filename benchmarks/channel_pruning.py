@@ -1,7 +1,7 @@
 """Channel pruning of the public models: work, time, closeness and task metric of each way.
 
     python -m benchmarks.channel_pruning --corpus DIR --recipes FILE --results FILE
-        [--peer PYTHON] [--page FILE] [--models NAME ...]
+        [--peer PYTHON] [--page FILE] [--models NAME ...] [--criteria NAME ...]
 
 Every criterion, with and without refit, at `amount` .1 and .3 with 128 unlabelled samples (or
 all there are), and onnxsim's structured pruning at the same work (`--peer`: a Python that has
@@ -46,6 +46,9 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, help="a Python that has onnxsim")
     parser.add_argument("--amounts", nargs="*", type=float, default=list(AMOUNTS))
     parser.add_argument("--page", type=Path, help="write the rows here, as markdown")
+    parser.add_argument(
+        "--criteria", nargs="*", default=list(get_args(Criterion)), help="obs is always one"
+    )
     given = parser.parse_args()
     results = Results(given.results)
     results.add(about_this_machine())
@@ -63,7 +66,9 @@ def measure(given: argparse.Namespace, name: str, amount: float, results: Result
     peer = given.peer and given.peer.absolute()
     made: list[tuple[Row, Path]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        subject = Subject(corpus.model(name), corpus.feeds(name, SAMPLES), Path(scratch))
+        subject = Subject(
+            corpus.model(name), corpus.feeds(name, SAMPLES), Path(scratch), given.criteria
+        )
         for way, file, row in subject.ways(amount, peer):
             told = key | {"way": way} | row
             if file is None and not results.found(**key, way=way):
@@ -89,11 +94,12 @@ def judge(
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, its calibration feeds, and a folder for what is made of it."""
+    """A model, its calibration feeds, a folder for what is made of it, and how to rank."""
 
     model: Path
     feeds: Path
     folder: Path
+    criteria: Sequence[Criterion]
 
     @cached_property
     def samples(self) -> list[Feed]:
@@ -122,7 +128,7 @@ class Subject:
         yield "obs + refit", file, row
         yield "obs", *self._pruned(amount, "obs", refit=False)
         yield from self._rivals(row["macs_saved"], peer)
-        for criterion in reversed(get_args(Criterion)):
+        for criterion in self.criteria:
             for refit in (True, False):
                 if criterion != "obs":
                     way = f"{criterion}{' + refit' if refit else ''}"
