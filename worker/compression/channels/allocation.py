@@ -9,12 +9,19 @@ from worker.compression.channels.costs import Costs
 from worker.compression.channels.criteria import Ranking
 from worker.compression.channels.groups import Group
 
-# How near an amount must be reached.
-NEAR = 0.03
+# How near an amount must be reached, and which share of a small one may be missed at most.
+NEAR, _NEAR_SHARE = 0.03, 0.2
 # Aim nearer than what is promised.
 _AIM = 0.005
+# What a step may overshoot where no smaller one comes near: this first, then anything.
+_OVER = 0.025
 # A group keeps at least this share of its units.
 _LEAST_SHARE = 1 / 8
+
+
+def tolerance(amount: float) -> float:
+    """By how much of the whole cost an amount may be missed, or overshot."""
+    return min(NEAR, _NEAR_SHARE * amount)
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Allocation:
     rankings: Sequence[Ranking]
     steps: Sequence[Sequence[Steps]]
     costs: Costs
-    over: Sequence[float] = (0.012, 0.025)
+    over: Sequence[float] = (0.012, _OVER)
 
     def saved(self, lost: Sequence[int]) -> float:
         return self.costs.saved(lost)
@@ -59,14 +66,17 @@ class Allocation:
     def reach(self, amount: float) -> list[int]:
         """Units lost by each group so that `amount` of the cost goes, as nearly as steps allow.
 
-        Finer steps are only taken where the coarser ones end too far from the amount.
+        Finer steps are only taken where the coarser ones end too far from the amount; where
+        the finest do so as well, a step too far is taken if that ends nearer.
         """
         lost = [0] * len(self.rankings)
+        near = tolerance(amount)
         for steps_of_groups, over in product(self.steps, self.over):
-            lost = self._descend(lost, amount, over, steps_of_groups)
-            if self.saved(lost) >= amount - NEAR:
-                break
-        return lost
+            lost = self._descend(lost, amount, min(over, near), steps_of_groups)
+            if self.saved(lost) >= amount - near:
+                return lost
+        beyond = [self._descend(lost, amount, over, self.steps[-1]) for over in (_OVER, amount)]
+        return min((lost, *beyond), key=lambda one: abs(self.saved(one) - amount))
 
     def _descend(
         self, start: Sequence[int], amount: float, over: float, steps_of_groups: Sequence[Steps]

@@ -9,7 +9,7 @@ from worker.compression.channels.groups import Structure
 from worker.compression.channels.layers import Layer, Window
 from worker.compression.channels.recurrence import recurrent_layer
 from worker.compression.channels.rules.recurrent import GATES
-from worker.compression.channels.site import Use
+from worker.compression.channels.site import Use, read_by
 from worker.compression.channels.trace import Shape
 
 # Above this many inputs of one output (channels times taps) the Gram is kept by channel only.
@@ -35,6 +35,41 @@ def consumers(model: ir.Model, structure: Structure) -> list[Layer]:
             if layer is not None:
                 found.append(layer)
     return found
+
+
+def followers(model: ir.Model, structure: Structure) -> list[Layer]:
+    """Layers behind those that lose inputs: they may make up for what is left of the error.
+
+    Each reads all of its channels still; a weight that serves several nodes is left out.
+    """
+    using = {use.node for group in structure.groups for use in group.consumers}
+    order = {node.name: position for position, node in enumerate(model.graph)}
+    reached: set[str] = set()
+    found = []
+    for node in model.graph:
+        behind = any(name in reached for name in read_by(node))
+        if behind or node.name in using:
+            reached |= {value.name for value in node.outputs if value.name}
+        if not behind or node.name in using or not _has_own_matrix(node):
+            continue
+        layer = _plain_layer(node, _summed_axis(node), structure, order)
+        if layer is not None:
+            found.append(layer)
+    return found
+
+
+def _has_own_matrix(node: ir.Node) -> bool:
+    """Whether the node has a weight that no other one reads, in one group."""
+    weight = node.inputs[1] if node.op_type in _OPS else None
+    if weight is None or weight.const_value is None:
+        return False
+    return len(list(weight.uses())) == 1 and node.attributes.get_int("group", 1) == 1
+
+
+def _summed_axis(node: ir.Node) -> int:
+    if node.op_type == "Conv":
+        return 1
+    return node.attributes.get_int("transB", 0) if node.op_type == "Gemm" else 0
 
 
 _OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm")

@@ -24,6 +24,9 @@ _SLOWER = 1.03
 # Runs of a micro-benchmark, after one to warm up; quick layers run until this is over.
 _RUNS, _MOST_RUNS = 7, 50
 _LEAST_MS = 10.0
+# Rounds in which two whole models are timed in turn; quick ones for so long, or so often.
+_ROUNDS, _MOST_ROUNDS = 15, 200
+_COMPARED_MS = 400.0
 # Times that a width which seems slower is timed before that is believed.
 _ATTEMPTS = 3
 _TIMED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
@@ -34,7 +37,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Lookup:
-    """Share of a layer's time that is left when a group has lost so many units."""
+    """Share of a layer's time that is left when a group has lost so many units.
+
+    Between widths that were timed it is drawn straight.
+    """
 
     group: int
     shares: Mapping[int, float]
@@ -43,8 +49,8 @@ class Lookup:
         return (self.group,)
 
     def share(self, lost: Sequence[int]) -> float:
-        nearest = max(count for count in self.shares if count <= lost[self.group])
-        return self.shares[nearest]
+        counts = sorted(self.shares)
+        return float(np.interp(lost[self.group], counts, [self.shares[n] for n in counts]))
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,11 @@ def slower(survey: Survey, index: int, lost: int, folder: Path, threads: int) ->
     ]
     best = [[math.inf] * len(side) for side in sides]
     for _ in range(_ATTEMPTS):
-        for _ in range(_RUNS):
+        begun, runs = time.perf_counter(), 0
+        while runs < _RUNS or (
+            (time.perf_counter() - begun) * 1000 < _LEAST_MS and runs < _MOST_RUNS
+        ):
+            runs += 1
             for side, times in zip(sides, best, strict=True):
                 for place, (session, feed) in enumerate(side):
                     times[place] = min(times[place], _once(session, feed))
@@ -147,15 +157,19 @@ def slower(survey: Survey, index: int, lost: int, folder: Path, threads: int) ->
 
 
 def measured_speedup(
-    before: Path, after: Path, feed: Feed, *, threads: int, rounds: int = 15
+    before: Path, after: Path, feed: Feed, *, threads: int
 ) -> tuple[float, float]:
     """Milliseconds of the first model, and how many times faster the second is, interleaved."""
     sessions = [graph.session(path, threads=threads) for path in (before, after)]
     times: list[list[float]] = [[], []]
-    for _ in range(rounds):
+    for session in sessions:
+        _once(session, feed)
+    while len(times[0]) < _ROUNDS or (
+        sum(map(sum, times)) < _COMPARED_MS and len(times[0]) < _MOST_ROUNDS
+    ):
         for session, found in zip(sessions, times, strict=True):
             found.append(_once(session, feed))
-    slow, fast = (statistics.median(found[2:]) for found in times)
+    slow, fast = (statistics.median(found) for found in times)
     return slow, slow / fast
 
 

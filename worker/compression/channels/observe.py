@@ -1,6 +1,6 @@
 """One pass of the original over the samples: what consumers read and should give."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,12 +53,16 @@ def is_held_out(sample: int) -> bool:
 
 @dataclass(frozen=True)
 class Observation:
-    """What one pass over the samples found at a layer; `moments` are of those not held out."""
+    """What one pass over the samples found at a layer.
+
+    `moments` are of its inputs on samples not held out, for what ranks by them: `ranks`.
+    """
 
     layer: Layer
     weight: np.ndarray
     moments: Moments
     targets: Targets
+    ranks: bool
 
 
 def observe(
@@ -66,12 +70,16 @@ def observe(
     layers: Sequence[Layer],
     samples: Sequence[Feed],
     *,
+    ranking: Collection[str],
     folder: Path,
     seed: int,
     threads: int,
     progress: Callable[[float], None],
 ) -> dict[str, Observation]:
-    """Run the original once per sample and keep rows at drawn positions, by layer's weight."""
+    """Run the original once per sample and keep rows at drawn positions, by layer's weight.
+
+    `ranking` names the weights of layers that channels are ranked by.
+    """
     names = list(dict.fromkeys(n for layer in layers for n in _names(layer)))
     if not names:
         return {}
@@ -85,7 +93,8 @@ def observe(
             rng = np.random.default_rng((seed, number, index))
             draw = _Draw(rng, len(samples), folder / f"{index}.rows")
             if layer.weight not in found:
-                found[layer.weight] = _opened(model, layer, draw.path)
+                ranks = layer.weight in ranking
+                found[layer.weight] = _opened(model, layer, draw.path, ranks=ranks)
             _take(found[layer.weight], values, draw, fits=not is_held_out(number))
         progress((number + 1) / len(samples))
     return found
@@ -104,13 +113,14 @@ def _names(layer: Layer) -> Iterator[str]:
         yield layer.target
 
 
-def _opened(model: ir.Model, layer: Layer, path: Path) -> Observation:
+def _opened(model: ir.Model, layer: Layer, path: Path, *, ranks: bool) -> Observation:
     tensor = model.graph.initializers[layer.weight].const_value
     if tensor is None:
         raise ValueError(f"{layer.weight} is not constant")
     weight = tensor.numpy()
     groups, inputs, _ = layer.matrix(weight).shape
-    return Observation(layer, weight, Moments(groups, inputs, 0), Targets(path))
+    moments = Moments(groups, inputs if ranks else 0, 0)
+    return Observation(layer, weight, moments, Targets(path), ranks)
 
 
 def _take(
@@ -121,7 +131,7 @@ def _take(
     offered = layer.positions(x.shape, target.shape)
     positions = draw.rng.permutation(offered)[: _wanted(layer, x, draw.samples)]
     rows = layer.inputs_at(x, positions)
-    if fits:
+    if fits and seen.ranks:
         seen.moments.add(rows)
     seen.targets.append(positions, _aims(seen, rows, target, positions))
 

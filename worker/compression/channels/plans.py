@@ -1,16 +1,12 @@
-"""How many units each group is to lose: by amount, by measured speed, or as it was told."""
+"""How many units each group is to lose: by amount, or as it was told."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from worker.compression import graph
-from worker.compression.channels.allocation import NEAR, Allocation, Steps, steps
+from worker.compression.channels.allocation import Allocation, Steps, steps
 from worker.compression.channels.costs import Costs, Of
 from worker.compression.channels.criteria import Ranking
-from worker.compression.channels.latency import measured_speedup, slower, time_layers
-from worker.compression.channels.rewrite import prune
+from worker.compression.channels.latency import slower
 from worker.compression.channels.study import Study
 from worker.compression.channels.survey import Survey
 from worker.compression.errors import InvalidRecipe
@@ -21,13 +17,6 @@ _WIDE_BLOCK, _BLOCK, _LEAST_BLOCK = 16, 8, 4
 _TIMES_AS_FAR, _HARMLESS = 1.5, 1e-3
 # Plans that are made anew because an odd width turned out to be slow.
 _REPLANNED = 3
-# Widths of one group that are timed at most.
-_MOST_TIMED = 8
-# Plans that are measured, and the most time that any takes out.
-_CORRECTIONS = 5
-_MOST_SHARE = 0.95
-# What a plan for time may overshoot: layers come in coarse steps.
-_OVER_TIME = (0.01, 0.03, 0.1)
 
 
 @dataclass(frozen=True)
@@ -59,13 +48,13 @@ def by_amount(
     survey = study.survey
     found = survey.costs(of)
     if block is not None:
-        allocation = Allocation(rankings, _ladder(survey, [block]), found)
+        allocation = Allocation(rankings, ladder(survey, [block]), found)
         lost = allocation.reach(amount)
         return Plan(tuple(lost), allocation.saved(lost))
     sizes = _affordable(survey, rankings, amount, found)
     slow: dict[int, int] = {}
     for _ in range(_REPLANNED):
-        allocation = Allocation(rankings, _ladder(survey, sizes, slow), found)
+        allocation = Allocation(rankings, ladder(survey, sizes, slow), found)
         lost = allocation.reach(amount)
         odd = _slower_widths(study, lost, threads)
         if not odd:
@@ -82,7 +71,7 @@ def _affordable(
     sizes = [_WIDE_BLOCK, _BLOCK, _LEAST_BLOCK, 1]
     errors = []
     for start in range(len(sizes)):
-        lost = Allocation(rankings, _ladder(survey, sizes[start:]), costs).reach(amount)
+        lost = Allocation(rankings, ladder(survey, sizes[start:]), costs).reach(amount)
         pairs = zip(rankings, lost, strict=True)
         errors.append(sum(float(one.errors[count]) for one, count in pairs))
     most = max(_TIMES_AS_FAR * min(errors), _HARMLESS)
@@ -94,10 +83,10 @@ def kernel_block(flags: Sequence[str]) -> int:
     return _WIDE_BLOCK if "avx512f" in flags else _BLOCK
 
 
-def _ladder(
+def ladder(
     survey: Survey, sizes: Sequence[int], slow: Mapping[int, int] | None = None
 ) -> list[list[Steps]]:
-    """Steps of all groups, from coarse to fine; `slow` says which may not go finer."""
+    """Steps of all groups for sizes in channels; `slow` says which may not go finer."""
     least = slow or {}
     return [
         [
@@ -134,80 +123,6 @@ def _not_slower(study: Study, lost: Sequence[int], threads: int) -> tuple[list[i
                 break
             kept[index] -= 1
     return kept, timed
-
-
-def by_speedup(
-    study: Study,
-    rankings: Sequence[Ranking],
-    speedup: float,
-    *,
-    block: int,
-    threads: int,
-    progress: Callable[[float, str], None],
-) -> Plan:
-    """Plan by a table of timed layers, then correct by what the whole model measures."""
-    survey, feed = study.survey, study.samples[0]
-    original, path = study.folder / "prepared.onnx", study.folder / "timed.onnx"
-    whole, _ = measured_speedup(original, original, feed, threads=threads)
-    table = time_layers(
-        survey,
-        [_thinned(one) for one in _ladder(survey, [block])[0]],
-        rest=whole,
-        folder=study.folder,
-        threads=threads,
-        progress=progress,
-    )
-    allocation = Allocation(rankings, [table.steps], table.costs, _OVER_TIME)
-
-    def tried(share: float) -> _Tried:
-        lost = allocation.reach(share)
-        _write(study, rankings, lost, path)
-        _, reached = measured_speedup(original, path, feed, threads=threads)
-        return _Tried(tuple(lost), reached)
-
-    found = _searched(tried, speedup, _Tried(tuple([0] * len(rankings)), 1.0))
-    return Plan(found.lost, found.reached, timed=True)
-
-
-@dataclass(frozen=True)
-class _Tried:
-    """Units lost by each group, and how many times as fast the model was measured."""
-
-    lost: tuple[int, ...]
-    reached: float
-
-
-def _searched(tried: Callable[[float], _Tried], speedup: float, start: _Tried) -> _Tried:
-    """Correct the share of time to take out by what it did, until the speed-up is near."""
-    wanted = share = 1 - 1 / speedup
-    low, high, best = 0.0, _MOST_SHARE, start
-    for _ in range(_CORRECTIONS):
-        one = tried(share)
-        if abs(math.log(one.reached / speedup)) < abs(math.log(best.reached / speedup)):
-            best = one
-        if abs(one.reached / speedup - 1) <= NEAR:
-            break
-        low, high = (share, high) if one.reached < speedup else (low, share)
-        corrected = share + wanted - (1 - 1 / one.reached)
-        share = corrected if low < corrected < high else (low + high) / 2
-    return best
-
-
-def _thinned(one: Steps) -> Steps:
-    """At most so many widths, evenly spread, the full one and the narrowest among them."""
-    if len(one.lost) <= _MOST_TIMED:
-        return one
-    last = len(one.lost) - 1
-    picked = {round(place * last / (_MOST_TIMED - 1)) for place in range(_MOST_TIMED)}
-    return Steps(tuple(one.lost[place] for place in sorted(picked)))
-
-
-def _write(study: Study, rankings: Sequence[Ranking], lost: Sequence[int], path: Path) -> None:
-    structure = study.survey.structure
-    cut = structure.cut(
-        unit for one, count in zip(rankings, lost, strict=True) for unit in one.order[:count]
-    )
-    graph.save(prune(study.survey.model, structure, cut), path)
 
 
 def by_widths(survey: Survey, widths: Mapping[str, int]) -> Plan:

@@ -34,13 +34,19 @@ class Refit:
     threads: int
 
     def run(self, progress: Callable[[float], None]) -> list[str]:
-        """Refit every layer that lost inputs; gives their node names."""
+        """Refit every layer that lost inputs or stands behind one; gives their node names."""
         frontier = Frontier(self.model, self.samples, self.folder, threads=self.threads)
-        layers = [seen.layer for seen in self.observations.values() if self._lost(seen.layer)]
+        layers = self._concerned()
         for number, layer in enumerate(layers):
             self._refit(layer, frontier)
             progress((number + 1) / len(layers))
         return list(dict.fromkeys(layer.node for layer in layers))
+
+    def _concerned(self) -> list[Layer]:
+        """From the first layer that lost inputs on: those behind it read its error."""
+        layers = [seen.layer for seen in self.observations.values()]
+        lost = [place for place, layer in enumerate(layers) if self._lost(layer)]
+        return layers[lost[0] :] if lost else []
 
     def _lost(self, layer: Layer) -> bool:
         return not self.structure.kept(layer.weight, layer.sum_axis, self.cut).all()

@@ -83,7 +83,7 @@ class Felt:
     @cached_property
     def _session(self) -> ort.InferenceSession:
         """Gives outputs, and what those squash: there an error shows first."""
-        names = [name for v in self.survey.model.graph.outputs if (name := _unsquashed(v))]
+        names = [name for v in self.survey.model.graph.outputs if (name := unsquashed(v))]
         copy = with_outputs(self.survey.model, names)
         for name in self._weights:
             value = copy.graph.initializers.pop(name)
@@ -113,12 +113,31 @@ def probe_samples(macs: int, groups: int) -> int:
     return int(np.clip(affordable, _FEWEST_SAMPLES, _MOST_SAMPLES))
 
 
-def _unsquashed(output: ir.Value) -> str | None:
+def unsquashed(output: ir.Value) -> str | None:
+    """The value that an output is a softmax or sigmoid of, one spelt out included."""
     node = output.producer()
-    if node is None or node.op_type not in ("Softmax", "LogSoftmax", "Sigmoid"):
+    if node is None:
         return None
-    value = node.inputs[0]
+    if node.op_type in ("Softmax", "LogSoftmax", "Sigmoid"):
+        value = node.inputs[0]
+    elif node.op_type == "Div":
+        value = _exponent(node.inputs[0])
+    else:
+        return None
     return None if value is None or value.producer() is None else value.name
+
+
+def _exponent(value: ir.Value | None) -> ir.Value | None:
+    """What is raised, before its maximum is taken off so that nothing overflows."""
+    node = None if value is None else value.producer()
+    if node is None or node.op_type != "Exp" or node.inputs[0] is None:
+        return None
+    shifted = node.inputs[0].producer()
+    return (
+        shifted.inputs[0]
+        if shifted is not None and shifted.op_type == "Sub"
+        else node.inputs[0]
+    )
 
 
 def output_error(reference: Outputs, found: Outputs) -> float:

@@ -55,8 +55,7 @@ def _recount_entries(at: Surgery, joint: ir.Node) -> None:
     old, new = at.before(at.node.outputs[0]), at.after(at.node.outputs[0])
     for index, part in enumerate(parts):
         sizes = None if part is None or part.const_value is None else part.const_value.numpy()
-        # A computed part is one size, or this shape is more than is understood here.
-        count = 1 if sizes is None else sizes.size
+        count = at.before(part)[0] if sizes is None else sizes.size
         if sizes is not None:
             span = slice(position, position + count)
             fresh = _recounted_part(at.node, sizes, old[span], new[span])

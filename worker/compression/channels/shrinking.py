@@ -14,10 +14,10 @@ from worker.compression.channels.observe import is_held_out
 from worker.compression.channels.proof import TOLERANCE
 from worker.compression.channels.refit import Refit
 from worker.compression.channels.rewrite import prune
-from worker.compression.channels.sensitivity import Outputs, output_error
+from worker.compression.channels.sensitivity import Outputs, output_error, unsquashed
 from worker.compression.channels.study import Study
 from worker.compression.channels.survey import Survey
-from worker.compression.channels.trace import Feed, output_names
+from worker.compression.channels.trace import Feed, with_outputs
 from worker.compression.errors import PassFailed
 
 # Held-out samples that a refit is judged on, at most.
@@ -94,10 +94,10 @@ def _refitted(
 
 
 def outputs(model: ir.Model, feeds: Sequence[Feed], study: Study) -> Outputs:
-    """What a model answers, output by output."""
-    names = output_names(model)
+    """What a model answers, output by output, before it is squashed: there an error shows."""
+    names = [unsquashed(value) or value.name or "" for value in model.graph.outputs]
     path = study.folder / "judged.onnx"
-    graph.save(model, path)
+    graph.save(with_outputs(model, names), path)
     session = graph.session(path, threads=study.threads)
     return [session.run(names, dict(feed)) for feed in feeds]
 

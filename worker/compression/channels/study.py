@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from worker.compression.channels.consumers import consumers
+from worker.compression.channels.consumers import consumers, followers
 from worker.compression.channels.criteria import (
     CRITERIA,
     WITHOUT_DATA,
@@ -39,12 +39,19 @@ class Study:
         self._rankings: dict[Criterion, Sequence[Ranking]] = {}
 
     def observations(self, progress: Progress) -> Mapping[str, Observation]:
-        """What every consumer reads, and what it should give, by its weight."""
+        """What layers read, and what they should give, by their weight and in graph order."""
         if self._observations is None:
+            model, structure = self.survey.model, self.survey.structure
+            ranking = consumers(model, structure)
+            order = {node.name: position for position, node in enumerate(model.graph)}
+            layers = sorted(
+                [*ranking, *followers(model, structure)], key=lambda layer: order[layer.node]
+            )
             self._observations = observe(
-                self.survey.model,
-                consumers(self.survey.model, self.survey.structure),
+                model,
+                layers,
                 self.samples,
+                ranking={layer.weight for layer in ranking},
                 folder=self.folder,
                 seed=self._seed,
                 threads=self.threads,

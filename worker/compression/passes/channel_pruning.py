@@ -34,6 +34,7 @@ from worker.compression.channels import (
     shrink,
     summary,
     survey,
+    tolerance,
 )
 from worker.compression.cleaning import clean
 from worker.compression.errors import CompressionWarning
@@ -42,6 +43,7 @@ from worker.compression.passes.base import FILES, Context, Pass
 # Fewer samples than this say little about what may go, and are too few to refit by.
 _FEW_SAMPLES = 16
 _CLEANING_FEEDS = 2
+_GIVEN = "given.onnx"
 
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 
@@ -137,6 +139,7 @@ class ChannelPruning(Pass):
                 study,
                 rankings,
                 self.speedup,
+                upload=study.folder / _GIVEN,
                 block=block or kernel_block(environment()[1]),
                 threads=threads,
                 progress=_stage(context, 0.6, 0.65),
@@ -149,7 +152,7 @@ class ChannelPruning(Pass):
         return plan
 
     def _warn_of_amount(self, amount: float, reached: float) -> None:
-        if abs(reached - amount) <= NEAR:
+        if abs(reached - amount) <= tolerance(amount):
             return
         _warn(
             "amount_not_reached",
@@ -177,7 +180,7 @@ def _study(model: ir.Model, context: Context) -> Study:
     """What is known of this model: from an earlier call in this job, or found now."""
     folder = context.workdir / "channels"
     folder.mkdir(parents=True, exist_ok=True)
-    given = folder / "given.onnx"
+    given = folder / _GIVEN
     graph.save(model, given)
     key = f"channels {_digest(given)} {context.seed} {len(context.calibration)}"
     known = None if context.cache is None else context.cache.get(key)
