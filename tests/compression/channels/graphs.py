@@ -11,7 +11,7 @@ from tests.compression.channels.convnets import (
 )
 from tests.compression.channels.parts import image, sequence, steps
 from tests.compression.channels.reorders import flattened, indexing, shuffled, softmaxed
-from tests.compression.channels.sequences import lstm, transformer
+from tests.compression.channels.sequences import fused, lstm, transformer
 
 GRAPHS = {
     "residual": (residual, image),
@@ -21,6 +21,7 @@ GRAPHS = {
     "squeeze_excite": (squeeze_excite, image),
     "unet": (unet, image),
     "transformer": (transformer, sequence),
+    "fused": (fused, sequence),
     "lstm": (lstm, steps),
     "detector": (detector, image),
     "indexing": (indexing, image),

@@ -65,6 +65,52 @@ def transformer() -> onnx.ModelProto:
     return build(text, weights)
 
 
+def fused() -> onnx.ModelProto:
+    """Query, key and value of one product, told apart by a shape that is computed."""
+    weights = linear("qkv", 32, 144) | linear("o", 48, 32) | linear("up", 32, 64)
+    weights |= linear("fc", 64, 5) | {
+        "none": np.array([0]),
+        "two": np.array([2]),
+        "tail": np.array([3, 4, 12]),
+        "rest": np.array([-1]),
+        "q.at": np.int64(0).reshape(()),
+        "k.at": np.int64(1).reshape(()),
+        "v.at": np.int64(2).reshape(()),
+        "scale": np.float32(0.3).reshape(()),
+    }
+    text = """
+    fused (float[n,t,32] x) => (float[n,t,5] y) {
+        size = Shape (x)
+        rows = Slice (size, none, two)
+        parts = Concat <axis = 0> (rows, tail)
+        flat = Concat <axis = 0> (rows, rest)
+        m = MatMul (x, "qkv.weight")
+        a = Add (m, "qkv.bias")
+        r = Reshape (a, parts)
+        t0 = Transpose <perm = [2, 0, 3, 1, 4]> (r)
+        q = Gather <axis = 0> (t0, "q.at")
+        k = Gather <axis = 0> (t0, "k.at")
+        v = Gather <axis = 0> (t0, "v.at")
+        kt = Transpose <perm = [0, 1, 3, 2]> (k)
+        s = MatMul (q, kt)
+        sc = Mul (s, scale)
+        sm = Softmax (sc)
+        c = MatMul (sm, v)
+        ct = Transpose <perm = [0, 2, 1, 3]> (c)
+        cf = Reshape (ct, flat)
+        om = MatMul (cf, "o.weight")
+        oa = Add (om, "o.bias")
+        res = Add (oa, x)
+        um = MatMul (res, "up.weight")
+        ua = Add (um, "up.bias")
+        ur = Relu (ua)
+        ym = MatMul (ur, "fc.weight")
+        y = Add (ym, "fc.bias")
+    }
+    """
+    return build(text, weights)
+
+
 def lstm() -> onnx.ModelProto:
     """A bidirectional LSTM and a GRU on top of each other."""
     weights = linear("fc", 12, 5) | {

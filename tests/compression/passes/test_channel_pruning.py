@@ -10,8 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from tests.compression.channels.convnets import residual
-from tests.compression.channels.parts import image
+from tests.compression.channels.parts import image, sequence
 from tests.compression.channels.reorders import softmaxed
+from tests.compression.channels.sequences import transformer
 from tests.models import branches, context, normal, opened, run, sqnr
 from worker.compression.channels import WITHOUT_DATA
 from worker.compression.errors import CompressionWarning, InvalidRecipe
@@ -81,6 +82,14 @@ def test_the_refit_comes_closer_by_every_criterion(criterion: str, tmp_path: Pat
         return sqnr(expected, found)
 
     assert closeness(refit=True) > closeness(refit=False) + 1
+
+
+def test_layers_behind_what_lost_inputs_are_fitted_too(tmp_path: Path) -> None:
+    """The classifier reads a normalized axis that stays, and what is wrong with it now."""
+    feeds = [sequence(seed) for seed in range(24)]
+    pruning = ChannelPruning(widths={"up.weight": 40})
+    result = pruning.apply(opened(transformer()), context(tmp_path, feeds))
+    assert result.meta["extra"]["channels"]["refitted"] == ["down", "fc"]
 
 
 def test_another_amount_on_the_same_model_needs_no_second_look(tmp_path: Path) -> None:
