@@ -101,9 +101,9 @@ def limit_in(text: str) -> Cause | None:
 
 
 def cause_of_signal(
-    number: int, *, cpu_seconds: float, peak_bytes: int, limits: Limits, output: str
+    number: int, *, cpu_seconds: float, limits: Limits, at_limit: Cause | None
 ) -> Cause:
-    """Why a signal ended a child that we did not end."""
+    """Why a signal ended a child that we did not end; `at_limit` is the limit it stood at."""
     if number == signal.SIGXCPU:
         return Cause.TIME_LIMIT
     if number == signal.SIGXFSZ:
@@ -112,9 +112,7 @@ def cause_of_signal(
         # The kernel kills what goes on after SIGXCPU.
         over = cpu_seconds >= limits.cpu_seconds - 1
         return Cause.TIME_LIMIT if over else Cause.KILLED
-    if peak_bytes > 0.9 * limits.memory_bytes:
-        return Cause.OUT_OF_MEMORY
-    return limit_in(output) or Cause.CRASHED
+    return at_limit or Cause.CRASHED
 
 
 def problem(

@@ -12,7 +12,6 @@ from worker.isolation.ended import (
     Ended,
     cause_of_signal,
     explain,
-    limit_in,
     problem,
 )
 from worker.isolation.folders import give, own_uid
@@ -215,16 +214,14 @@ def _outcome(
 ) -> tuple[Cause, dict[str, Any] | None, dict[str, Any] | None]:
     """Cause, result and the child's own error, where it left one."""
     exited, output = child.process.ended, child.output.decode(errors="replace")
-    peak = child.peak_memory_bytes
     if child.verdict is not None or exited is None:
         return child.verdict or Cause.KILLED, None, None
     if exited.signal is not None:
         cause = cause_of_signal(
             exited.signal,
             cpu_seconds=exited.cpu_seconds,
-            peak_bytes=peak,
             limits=limits,
-            output=output,
+            at_limit=child.limit_in(output),
         )
         return cause, None, None
     if exited.code == EXIT_UNSEALED:
@@ -237,8 +234,8 @@ def _outcome(
     if error is not None and error["code"] in NAMED:
         return NAMED[error["code"]], result, None
     # Libraries fail in odd ways where an allocation or a write was refused.
-    limit = None if named else limit_in(output)
-    limit = limit or at_a_limit(folder, limits, peak_bytes=0 if named else peak)
+    limit = None if named else child.limit_in(output)
+    limit = limit or at_a_limit(folder, limits)
     if limit is not None:
         return limit, result, None
     if exited.code == 0 and error is None:

@@ -100,7 +100,10 @@ class Recheck:
         if child.verdict is not None:
             return child.verdict, None
         wrong = self._complaint(child)
-        return (Cause.DONE, None) if wrong is None else (Cause.FAILED, refused(wrong))
+        if wrong is None:
+            return Cause.DONE, None
+        limit = child.limit_in(f"{wrong}\n{self.output}")
+        return (limit, None) if limit else (Cause.FAILED, refused(wrong))
 
     def _hear(self, message: dict[str, Any]) -> None:
         # It is not listened to before the first child has ended.

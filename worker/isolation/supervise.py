@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from worker.isolation.ended import Cause
+from worker.isolation.ended import Cause, limit_in
 from worker.isolation.messages import Lines, ProtocolError, encode
 from worker.isolation.process import STDERR_BYTES, Process
 from worker.isolation.seal import Seal
-from worker.isolation.watch import Clock, exceeded, resident_bytes
+from worker.isolation.watch import Clock, data_bytes, exceeded, resident_bytes
 
 Stop = Callable[[], str | None]
 
@@ -21,6 +21,8 @@ READ_BYTES = 64 << 10
 SECONDS_BETWEEN_READS = 0.02
 SECONDS_BETWEEN_LOOKS = 0.5
 TICK_SECONDS = 0.1
+#: So close to its limit an allocation was refused: two stacks of threads have as much.
+SCARCE_BYTES = 16 << 20
 
 
 class Supervised:
@@ -44,6 +46,7 @@ class Supervised:
         self.stopped_because: str | None = None
         self.output = b""
         self.peak_memory_bytes = 0  #: as far as looking every half second tells
+        self._peak_data_bytes = 0
         self._folder = folder if wanted.writable else None
         self._hear, self._stop, self._tick = hear, stop, tick
         self._lines = Lines()
@@ -62,12 +65,26 @@ class Supervised:
             if not self._begun:
                 self.begin()
             while self.process.poll() is None and self.verdict is None:
+                self._peak_data_bytes = max(self._peak_data_bytes, data_bytes(self.process.pid))
                 self._read(TICK_SECONDS)
                 self._tick()
                 self.look()
         finally:
             self.process.end()
         self._drain()
+
+    def limit_in(self, output: str) -> Cause | None:
+        """The limit that it failed at, by what it said or by what it held."""
+        limit = limit_in(output)
+        return limit or (Cause.OUT_OF_MEMORY if self.short_of_memory else None)
+
+    @property
+    def short_of_memory(self) -> bool:
+        """Whether it stood at its limit, where libraries fail in odd ways or crash."""
+        limit = self.wanted.limits.memory_bytes
+        return (
+            self.peak_memory_bytes > 0.9 * limit or self._peak_data_bytes > limit - SCARCE_BYTES
+        )
 
     def answer(self, message: Mapping[str, Any]) -> None:
         # A child that does not read its answers only hurts itself.

@@ -18,6 +18,8 @@ DEPTH = 32
 FULL_BYTES = 1 << 20
 #: Pages that are the child's own cost: file-backed pages are the kernel's to drop.
 OWN_PAGES = re.compile(rb"^(?:RssAnon|RssShmem|VmSwap):\s+(\d+) kB", re.MULTILINE)
+#: What RLIMIT_DATA counts.
+DATA = re.compile(rb"^VmData:\s+(\d+) kB", re.MULTILINE)
 
 
 class TooMany(Exception):
@@ -30,12 +32,21 @@ def resident_bytes(pid: int, *, whole_session: bool) -> int:
     return sum(_own_bytes(each) for each in pids)
 
 
+def data_bytes(pid: int) -> int:
+    """Memory that a process has asked for, touched or not: its limit is on this."""
+    return _counted(pid, DATA)
+
+
 def _own_bytes(pid: int) -> int:
+    return _counted(pid, OWN_PAGES)
+
+
+def _counted(pid: int, lines: re.Pattern[bytes]) -> int:
     try:
         status = Path(f"/proc/{pid}/status").read_bytes()
     except OSError:  # gone, or a system without /proc
         return 0
-    return 1024 * sum(int(found) for found in OWN_PAGES.findall(status))
+    return 1024 * sum(int(found) for found in lines.findall(status))
 
 
 def _session(leader: int) -> list[int]:
@@ -122,10 +133,8 @@ def exceeded(
     return Cause.DISK_LIMIT if used > limits.disk_bytes else None
 
 
-def at_a_limit(folder: Path, limits: Limits, *, peak_bytes: int) -> Cause | None:
-    """The limit that a failed child stood at, if any: a file cut off, nearly all memory."""
-    if peak_bytes > 0.9 * limits.memory_bytes:
-        return Cause.OUT_OF_MEMORY
+def at_a_limit(folder: Path, limits: Limits) -> Cause | None:
+    """The limit of disk that a failed child stood at, if any: a file cut off, a full disk."""
     disk = os.statvfs(folder)
     if disk.f_bavail * disk.f_frsize < FULL_BYTES:
         return Cause.DISK_LIMIT
