@@ -20,6 +20,9 @@ from tests.system.service import Service, alive, wait_until
 HEALED_SECONDS = 60
 #: What is offered at a time: so much has to be done within the minute after the last kill.
 OPEN_JOBS = 3
+#: Kills in a row before one job gets the time to end: else few would ever come and go.
+BURST = 5
+BREATH_SECONDS = 20
 
 
 def random_kills(
@@ -35,14 +38,16 @@ def random_kills(
     done: Counter[str] = Counter()
     jobs = Acknowledged()
     began = time.monotonic()
-    while done.total() < kills and time.monotonic() - began < 60 + 5 * kills:
-        if record.open(jobs) < OPEN_JOBS:
-            jobs.add(offer_any(service, len(jobs.ids)))
+    while done.total() < kills and time.monotonic() - began < 60 + 10 * kills:
+        while record.open(jobs) < OPEN_JOBS and (job := offer_any(service, len(jobs.ids))):
+            jobs.add(job)
         _wait_for_work(record)
         time.sleep(chance.uniform(0, 1.5))
         what = chance.choice(["child", "worker", "web", *others])
         killed = others[what]() if what in others else kill_one(service, what, chance)
         done[what] += killed
+        if killed and done.total() % BURST == 0:
+            _wait_for_an_end(record, jobs)
     seconds = time.monotonic() - began
     healed = record.wait_for_the_end(jobs, seconds=HEALED_SECONDS)
     return {
@@ -59,6 +64,12 @@ def _wait_for_work(record: Record) -> None:
     """Until a job runs, so that a kill meets one; not for ever, since starting dies as well."""
     with suppress(Exception, AssertionError):  # the database may be away, or nothing runs
         wait_until(lambda: record.running() > 0, seconds=5)
+
+
+def _wait_for_an_end(record: Record, jobs: Acknowledged) -> None:
+    before = record.open(jobs)
+    with suppress(AssertionError):
+        wait_until(lambda: record.open(jobs) < before, seconds=BREATH_SECONDS)
 
 
 def broker_bounces(

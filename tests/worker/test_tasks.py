@@ -262,7 +262,7 @@ def test_the_limits_of_a_job_come_from_the_settings_and_its_size(
     assert (limits.memory_bytes, limits.disk_bytes, limits.wall_seconds) == (10**9, 10**8, 9)
 
 
-@pytest.mark.parametrize("megabytes", [20, 80, 120])
+@pytest.mark.parametrize("megabytes", [20, 100, 120, 175])
 def test_too_little_memory_is_named_wherever_a_library_fails_for_it(
     make_services: Callable[..., Services], megabytes: int
 ) -> None:

@@ -22,6 +22,7 @@ _UNKNOWN = re.compile(
     r"Could not find an implementation for ([\w.:]+\(\d+\))|"
     r"No Op registered for ([\w.:]+)|([\w.:]+)\(-?\d+\) is not a registered"
 )
+_LONGEST_PATH = 4096  # of Linux; every part of a longer one would be looked at
 _ZIP_IT = "send a .zip of the model and its data files"
 _EXPORT_AGAIN = "export the model again, and check it with onnx.checker.check_model"
 
@@ -101,7 +102,7 @@ def _check_external(model: onnx.ModelProto, path: Path, *, alone: bool) -> None:
         location = said.get("location", "")
         name, shown = tensor.name[:100], location[:100]
         data = path.parent / location
-        if alone or not _is_beside(data, path) or not data.is_file():
+        if alone or len(location) > _LONGEST_PATH or not _is_beside(data, path):
             raise InvalidModel(
                 f"the tensor {name!r} keeps its data in {shown!r}, which was not sent",
                 hint=_ZIP_IT,
@@ -120,7 +121,11 @@ def _is_beside(data: Path, path: Path) -> bool:
     location = data.relative_to(path.parent) if data.is_relative_to(path.parent) else None
     if location is None or not location.parts or ".." in location.parts:
         return False
-    return data != path and data.resolve().is_relative_to(path.parent.resolve())
+    try:
+        within = data.resolve().is_relative_to(path.parent.resolve())
+        return data != path and within and data.is_file()
+    except (OSError, ValueError):  # longer than a name can be, or with a NUL in it
+        return False
 
 
 def _lies_within(said: dict[str, str], tensor: onnx.TensorProto, size: int) -> bool:
