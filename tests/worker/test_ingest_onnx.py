@@ -116,7 +116,11 @@ def test_a_single_file_never_reads_its_neighbours(tmp_path: Path) -> None:
         "weights",
         "model.onnx",
         "W.bin",
+        "w.bin\0/secret",
+        "w" * 300,
+        "w/" * 500_000,
     ],
+    ids=lambda location: repr(location[:20]),
 )
 def test_a_location_that_is_no_file_of_the_zip_is_refused(
     tmp_path: Path, location: str
