@@ -30,7 +30,7 @@ def main() -> int:
     try:
         content = _encoded(job.run())
     except Exception as error:  # whatever a stranger's model can raise
-        content = _encoded({"ok": False, "error": explained(error, job.stage, channel.folder)})
+        content = _encoded({"ok": False, "error": explained(error, job)})
     unfinished = channel.folder / f"{RESULT_FILE}.part"
     unfinished.write_text(content)
     unfinished.replace(channel.folder / RESULT_FILE)
@@ -49,6 +49,18 @@ class Job:
         self._request = request
         self._channel = channel
         self._folder = channel.folder
+
+    def in_the_users_words(self, message: str) -> str:
+        """A message without our folder, and without the names under which we keep files."""
+        request, message = self._request, message.replace(f"{self._folder}/", "")
+        known = {
+            request.model: request.name or "the model",
+            request.calibration: "the calibration data",
+            request.evaluation: "the evaluation data",
+        }
+        for path, name in known.items():
+            message = message.replace(Path(path).name, name) if path else message
+        return message
 
     def run(self) -> dict[str, Any]:
         self._progress("convert", 0.0, "reading the upload")
@@ -135,8 +147,9 @@ class Job:
         self._progress(stage, INGEST_SHARE + (1 - INGEST_SHARE) * share, message)
 
 
-def explained(error: Exception, stage: str, folder: Path) -> dict[str, Any]:
+def explained(error: Exception, job: Job) -> dict[str, Any]:
     """What the user is told about an exception; the traceback goes to the log only."""
+    stage = job.stage
     # Before the library's own errors: it may have wrapped what a refused allocation or write
     # brought about. The supervisor knows how much it was, and finds the words.
     limits = [limit for limit in map(limit_of, _causes(error)) if limit is not None]
@@ -148,7 +161,7 @@ def explained(error: Exception, stage: str, folder: Path) -> dict[str, Any]:
     if error.__cause__ is not None or not isinstance(error, CompressionError):
         traceback.print_exception(error)
     if isinstance(error, CompressionError):
-        message = error.message.replace(f"{folder}/", "")
+        message = job.in_the_users_words(error.message)
         return problem(
             message, code=error.code, hint=error.hint, stage=stage, errors=error.errors
         )
