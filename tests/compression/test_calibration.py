@@ -574,7 +574,9 @@ def test_synthetic_samples_have_the_inputs_types():
     assert feed["sr"] == 16000
 
 
-@pytest.mark.parametrize("shapes", [{"y": [1, 4]}, {"x": [4]}, {"x": [0, 4]}])
+@pytest.mark.parametrize(
+    "shapes", [{"y": [1, 4]}, {"x": [4]}, {"x": [0, 4]}, {"x": [1 << 40, 1 << 40]}]
+)
 def test_shapes_that_do_not_fit_are_refused(shapes):
     with pytest.raises(InvalidData, match="shape"):
         synthetic([X], seed=0, shapes=shapes)

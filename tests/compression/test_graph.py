@@ -101,6 +101,19 @@ def test_an_input_without_a_rank_says_so() -> None:
     assert not graph.inputs(opened(model))[0].ranked
 
 
+def test_a_negative_size_is_a_free_axis() -> None:
+    model = build("g (float[n,4] x) => (float[n,4] y) { y = Relu (x) }", {})
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    assert graph.inputs(opened(model))[0].shape == (None, 4)
+
+
+def test_more_axes_than_can_be_computed_with_are_refused() -> None:
+    axes = ",".join(["1"] * 65)
+    model = build(f"g (float[{axes}] x) => (float[{axes}] y) {{ y = Relu (x) }}", {})
+    with pytest.raises(InvalidModel, match="65 axes"):
+        graph.inputs(opened(model))
+
+
 def test_a_sequence_input_is_refused() -> None:
     text = """
     g (seq(float[n]) x) => (float[n] y) {

@@ -1,5 +1,7 @@
 """Seeded stand-ins for real samples: enough to run a model, not to prove anything."""
 
+import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,10 +30,13 @@ def synthetic(
     the batch, else 224 for images and 16 for tokens, and the same wherever a symbol repeats.
 
     Raises:
-        InvalidData: a shape of another rank, or for an input that is not there.
+        InvalidData: a shape of another rank, for an input that is not there, or larger than
+            anything that can be addressed.
     """
     _check(specs, shapes)
     sizes = {spec.name: _shape(spec, specs, shapes) for spec in specs}
+    for spec in specs:
+        _check_size(spec, sizes[spec.name])
     feeds = []
     for index in range(count):
         rng = np.random.default_rng((seed, index))
@@ -86,6 +91,16 @@ def _shape(
         else known.get(axis or "", 1 if place == batch else _free(spec))
         for place, axis in enumerate(spec.shape)
     )
+
+
+def _check_size(spec: InputSpec, shape: tuple[int, ...]) -> None:
+    """What is merely larger than the memory is told by whoever allocates it."""
+    if math.prod(shape) * spec.dtype.itemsize > sys.maxsize:
+        raise InvalidData(
+            f"one sample of input {spec.name[:100]!r} would have the shape {shape}: "
+            "more bytes than can be addressed",
+            hint="send calibration data, or smaller sizes in `inputs`",
+        )
 
 
 def _symbols(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:

@@ -10,6 +10,7 @@ from worker.compression.errors import InvalidModel
 from worker.compression.graph.files import load
 
 _INITIALIZERS_ARE_NO_INPUTS = 4
+_MOST_AXES = 64  # of numpy and of ONNX Runtime's kernels
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,19 @@ def _spec(value: ir.Value) -> InputSpec:
             hint="only models whose inputs and outputs are tensors can be compressed",
         )
     shape = value.shape
+    if shape is not None and len(shape) > _MOST_AXES:
+        raise InvalidModel(
+            f"{name[:100]!r} has {len(shape)} axes: at most {_MOST_AXES} can be computed with",
+            hint="export the model again with inputs and outputs of fewer axes",
+        )
     axes = () if shape is None else tuple(_axis(axis) for axis in shape)
     return InputSpec(name, np.dtype(value.type.dtype.numpy()), axes, ranked=shape is not None)
 
 
 def _axis(axis: int | ir.SymbolicDim) -> int | str | None:
-    return axis if isinstance(axis, int) else axis.value
+    if isinstance(axis, int):
+        return axis if axis >= 0 else None  # old exporters write -1 for a free axis
+    return axis.value
 
 
 def free_name(graph: ir.Graph, wanted: str) -> str:
