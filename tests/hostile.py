@@ -243,6 +243,11 @@ def functions_in_a_circle(_: Path) -> bytes:
     )
 
 
+def texts(_: Path) -> bytes:
+    """Whose feed would be pickled, were it written down as it is."""
+    return _text("net (string[4] x) => (string[4] y) { y = Identity (x) }")
+
+
 def growing_sequence(_: Path) -> bytes:
     """A loop that keeps all it made."""
     return _text("""
@@ -407,6 +412,7 @@ ONNX: dict[str, tuple[Maker, set[str]]] = {
     "functions in a circle": (functions_in_a_circle, BAD),
     "growing sequence": (growing_sequence, {"out_of_memory", "time_limit", *BAD}),
     "metadata": (lying_entries, BAD),
+    "texts": (texts, {"succeeded"}),
     "compiled elsewhere": (saved_context, {"unsupported_operator", *BAD}),
     "weights in /etc/passwd": (plain_external("/etc/passwd"), MISSING),
     "weights in the environment": (plain_external("/proc/self/environ"), MISSING),

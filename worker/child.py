@@ -130,7 +130,9 @@ class Job:
 
         written = self._folder / "feed.npz"  # the check of the result uses it as well
         # Behind a character: an input may be called `file`, as numpy's own parameter is.
-        np.savez(written, **{f"={name}": value for name, value in feed.items()})
+        # Texts as such: objects would be pickled, and no reader of ours opens a pickle.
+        plain = {name: v.astype(str) if v.dtype == object else v for name, v in feed.items()}
+        np.savez(written, **{f"={name}": value for name, value in plain.items()})
         return self._channel.measure(model, written)
 
     def _path(self, given: str | None) -> Path | None:

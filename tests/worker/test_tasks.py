@@ -11,6 +11,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 import pytest
+from onnx import parser
 from sqlalchemy import update
 
 from tests.pairs import decoder, encoder, text_samples
@@ -170,6 +171,16 @@ def test_a_file_that_is_no_model_fails_with_a_code_and_a_remedy(services: Servic
     assert seen.error["hint"]
     assert "Traceback" not in json.dumps(seen.error)
     assert left_behind(services) == []
+
+
+def test_a_message_calls_a_file_as_its_owner_does(services: Services) -> None:
+    text = '<ir_version: 8, opset_import: ["" : 17]> net (float[1] x) => () { y = Relu (x) }'
+    model = stored(services, parser.parse_model(text).SerializeToString(), "mine.onnx")
+    job = services.jobs.create(NewJob(owner_id=ME, name="x", recipe={}, model=model)).job
+    run_job(services, job.id)
+    error = services.jobs.get(ME, job.id).error
+    assert error is not None
+    assert error["detail"] == "mine.onnx holds no graph with an output"
 
 
 def test_a_job_runs_once_however_often_it_is_announced(services: Services) -> None:
