@@ -237,6 +237,7 @@ def test_the_example_is_what_the_module_was_traced_with(tmp_path: Path) -> None:
         ({"y": {"shape": [1, 4]}}, "forward has no argument 'y'; its arguments are x, rate"),
         ({"x": {"shape": [1, 4], "size": 3}}, "x.size"),
         ({"x": {"shape": [0, 4]}}, "x.shape"),
+        ({"x": {"shape": [1 << 40, 1 << 40]}}, "x.shape"),
         ({"x": {"shape": [1, 4], "dtype": "complex64"}}, "x.dtype"),
         ({"x": {"value": 3}}, "x is a tensor"),
         ({**ROW, "rate": {"value": "fast"}}, "rate is a int; 'fast' is not"),

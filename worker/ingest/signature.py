@@ -1,6 +1,8 @@
 """The arguments of `forward`, and what the user said about them in `inputs`."""
 
 import json
+import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
@@ -15,6 +17,7 @@ DType = Literal[
 Value = bool | int | float | str | None | list[bool | int | float | str]
 Kind = Literal["tensor", "value", "other"]
 
+_WIDEST_BYTES = 8  # of one value
 _WRAP = "wrap the model in a module whose forward takes tensors, and trace or script that"
 _SCALARS = ("int", "float", "bool", "str")
 _EXAMPLES = {"int": 1, "float": 1.0, "bool": True, "str": "text"}
@@ -113,6 +116,8 @@ def parse(inputs: Mapping[str, Any] | None, names: Sequence[str]) -> dict[str, G
             _refuse(f"{where}: {first['msg']}")
         if any(size < 1 for size in parsed[name].shape or []):
             _refuse(f"{name}.shape: every size must be 1 or more")
+        if math.prod(parsed[name].shape or []) * _WIDEST_BYTES > sys.maxsize:
+            _refuse(f"{name}.shape: that is more than can be addressed")
     return parsed
 
 
