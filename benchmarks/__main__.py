@@ -40,6 +40,7 @@ BENCHES = {
     "calibration": Bench(),
     "int8_speed": Bench(quick=("--networks", "MobileNetV2")),
     "overhead": Bench(quick=()),
+    "memory_limits": Bench(quick=("60", "200", "20")),
     "http_load": Bench(quick=("3", "32")),
     "fuzz_uploads": Bench(quick=("200",)),
     "openapi": Bench(),
