@@ -248,6 +248,17 @@ def texts(_: Path) -> bytes:
     return _text("net (string[4] x) => (string[4] y) { y = Identity (x) }")
 
 
+def trap(_: Path) -> bytes:
+    """The one quotient of whole numbers that has no room: the processor stops the process."""
+    return _text("""
+    net (int64[1] x) => (int64[1] y) {
+        least = Constant <value = int64[1] {-9223372036854775808}> ()
+        minus = Constant <value = int64[1] {-1}> ()
+        q = Div (least, minus)
+        y = Add (x, q)
+    }""")
+
+
 def growing_sequence(_: Path) -> bytes:
     """A loop that keeps all it made."""
     return _text("""
@@ -367,6 +378,21 @@ def torch_zip_bomb(path: Path) -> bytes:
     return zipped(files | {f"{root}/data/0": bytes(300 << 20)})
 
 
+def torch_pickle(path: Path) -> bytes:
+    """Its weights are a pickle that starts a program."""
+    inner = torch_memory(path)
+    with zipfile.ZipFile(io.BytesIO(inner)) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    root = next(iter(files)).partition("/")[0]
+    mine = path / "outside" / "mine"
+    files[f"{root}/data.pkl"] = f"cposix\nsystem\n(S'touch {mine}'\ntR.".encode()
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:  # stored: what is packed is refused unread
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return content.getvalue()
+
+
 def _scripted(body: str, folder: Path) -> bytes:
     import importlib.util  # noqa: PLC0415 - torch reads the source of what it scripts
     import warnings  # noqa: PLC0415 - as above
@@ -413,6 +439,7 @@ ONNX: dict[str, tuple[Maker, set[str]]] = {
     "growing sequence": (growing_sequence, {"out_of_memory", "time_limit", *BAD}),
     "metadata": (lying_entries, BAD),
     "texts": (texts, {"succeeded"}),
+    "a trap of the processor": (trap, {"crashed"}),
     "compiled elsewhere": (saved_context, {"unsupported_operator", *BAD}),
     "weights in /etc/passwd": (plain_external("/etc/passwd"), MISSING),
     "weights in the environment": (plain_external("/proc/self/environ"), MISSING),
@@ -443,4 +470,5 @@ TORCHSCRIPT: dict[str, tuple[Maker, set[str]]] = {
     "a write at load": (torch_writer, {"succeeded", "invalid_model"}),
     "a view out of bounds": (torch_out_of_bounds, {"forward_failed"}),
     "a zip bomb": (torch_zip_bomb, UNSAFE),
+    "a pickle that starts a program": (torch_pickle, BAD),
 }

@@ -19,7 +19,7 @@ ME = "local"
 MIB = 1 << 20
 RECIPE = {"passes": [{"method": "graph_cleaning"}]}
 #: A limit that a loop reaches soon, and that the start of a child stays far below.
-LOOP_SECONDS, OTHER_SECONDS = 8, 100
+LOOP_SECONDS, OTHER_SECONDS = 6, 100
 
 
 @pytest.fixture
@@ -38,13 +38,24 @@ def services(tmp_path: Path) -> Iterator[Services]:
     services.close()
 
 
-def submitted(services: Services, content: bytes, form: str) -> Job:
+def stored(services: Services, content: bytes, form: str) -> NewArtifact:
     with services.objects.receive(ME) as incoming:
         incoming.write(content)
         kept = incoming.commit()
-    file = NewArtifact(
+    return NewArtifact(
         name="net", format=form, bytes=kept.bytes, sha256=kept.sha256, key=kept.key
     )
+
+
+def looked_into(services: Services, content: bytes) -> bool:
+    """Whether the job that looks into a good model succeeds; it takes a second or two."""
+    created = services.artifacts.create(ME, "model", stored(services, content, "onnx"))
+    run_job(services, str(created.inspect_job))
+    return services.artifacts.get(ME, "model", created.artifact.id).inspection is not None
+
+
+def submitted(services: Services, content: bytes, form: str) -> Job:
+    file = stored(services, content, form)
     inputs = {"x": {"shape": [4]}} if form == "torchscript" else None
     new = NewJob(owner_id=ME, name="net", recipe=RECIPE, model=file, inputs=inputs)
     return services.jobs.create(new).job
@@ -90,6 +101,4 @@ def test_a_hostile_model_gets_a_code_and_nothing_else(
     assert [path.name for path in (tmp_path / "outside").iterdir()] == ["secret"]
     assert (tmp_path / "outside" / "secret").read_bytes() == b"0123456789abcdef"
     assert list(services.settings.scratch.iterdir()) == []
-    good = submitted(services, (DIGITS / "digits.onnx").read_bytes(), "onnx")
-    run_job(services, good.id)
-    assert services.jobs.get(ME, good.id).status == "succeeded"
+    assert looked_into(services, (DIGITS / "digits.onnx").read_bytes())
