@@ -258,6 +258,7 @@ def test_a_pickled_array_is_never_loaded(tmp_path):
         (b"\x93NUMPY", "not an array"),
         (b"\x93NUMPY\x01\x00\xff\x1f" + b"-" * 8191, "not an array"),
         (b"\x93NUMPY\x01\x00\xff\x1f" + b"(" * 8191, "not an array"),
+        (b"\x93NUMPY\x01\x00\x06\x00f(1)  ", "<ast.Call object>"),
     ],
 )
 def test_a_file_of_another_kind_is_refused(tmp_path, content, words):

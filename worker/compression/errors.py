@@ -11,7 +11,10 @@ CompressionError
 └── PassFailed            a method could not be carried out on this model
 """
 
+import re
 from collections.abc import Sequence
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 class CompressionError(Exception):
@@ -85,4 +88,5 @@ class CompressionWarning(UserWarning):
 def first_line(error: BaseException, *, limit: int = 300) -> str:
     """The first line of an error of a third party, cut short: enough to act on, no dump."""
     lines = str(error).strip().splitlines()
-    return lines[0][:limit] if lines else type(error).__name__
+    # Where an object lies in memory is nobody's business.
+    return _ADDRESS.sub("", lines[0])[:limit] if lines else type(error).__name__
