@@ -1,6 +1,7 @@
 """A job in words: what its page says and shows."""
 
 import json
+import re
 from typing import Any
 
 from app.forms import label
@@ -38,6 +39,7 @@ def job_page(job: Job, view: JobView) -> dict[str, Any]:
         "stage_index": _stages(job).index(job.stage) if job.stage in _stages(job) else 0,
         "verdict": verdict,
         "headline": headline(view),
+        "sentences": sentences(view.summary.sentence if view.summary else ""),
         "tone": tone,
         "size_change": size_change(view),
         "files": [
@@ -62,6 +64,12 @@ def headline(view: JobView) -> str:
         said.append(f"{summary.speedup:.2f}× as fast")
     gained = " and ".join(said) or "same size and speed"
     return f"{gained[0].upper()}{gained[1:]}{_BUT.get(summary.verdict or '', '')}."
+
+
+def sentences(text: str | None) -> list[str]:
+    """The verdict, sentence by sentence, without the words that the label says already."""
+    found = re.split(r"(?<=[.!?]) +(?=[A-Z0-9])", text or "")
+    return [one for one in found if one and one != "Done as asked."]
 
 
 def size_change(view: JobView) -> str:

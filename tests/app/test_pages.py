@@ -5,6 +5,8 @@ import re
 import httpx
 import pytest
 
+from app.wording import sentences
+from tests.app.test_api import submit, succeed
 from worker.jobs import Failure
 
 HOSTILE = '<script>alert("x")</script>.onnx'
@@ -119,3 +121,21 @@ def test_static_files_are_served(shared):
     for name in ("style.css", "upload.js", "job.js", "icon.svg"):
         assert client.get(f"/static/{name}").status_code == 200
     assert client.get("/static/../main.py").status_code == 404
+
+
+def test_a_verdict_is_a_headline_and_then_its_sentences(client, services, model):
+    job_id = submit(client, model)["id"]
+    succeed(services, job_id, {"model.onnx": b"m", "report.html": b"<p>"})
+    page = client.get(f"/jobs/{job_id}").text
+    assert "<h2>4.00× smaller and 2.00× as fast.</h2>" in page
+    assert "<li>Twice as fast.</li>" in page
+    assert "4.00× smaller and 2.00× as fast." in client.get("/jobs").text
+
+
+def test_a_verdict_is_taken_apart_at_its_sentences_only():
+    said = "Done as asked. 753 kB became 200 kB (0.27x). Worst /a.B/Conv, 4.8 %. Load it so."
+    assert sentences(said) == [
+        "753 kB became 200 kB (0.27x).",
+        "Worst /a.B/Conv, 4.8 %.",
+        "Load it so.",
+    ]

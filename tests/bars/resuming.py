@@ -30,9 +30,8 @@ def resumed_uploads(service: Service, *, kills: int, size: int) -> Figures:
             _send(client, made, content[:acknowledged], at=0)
         _break_off(service, made, content[acknowledged:], at=acknowledged, chance=chance)
         with httpx.Client(base_url=service.client.base_url, timeout=60) as client:
-            stands = int(client.head(made, headers=SPOKEN).headers["upload-offset"])
-            lost += stands < acknowledged
-            address = _send(client, made, content[stands:], at=stands).headers["location"]
+            lost += _offset(client, made) < acknowledged
+            address = _go_on(client, made, content)
             sha256 = client.get(address).json()["sha256"]
             whole += sha256 == hashlib.sha256(content).hexdigest()
             client.delete(address)
@@ -44,6 +43,27 @@ def _send(client: httpx.Client, address: str, data: bytes, *, at: int) -> httpx.
     answer = client.patch(address, content=data, headers=headers)
     assert answer.status_code == 204, answer.text
     return answer
+
+
+def _offset(client: httpx.Client, address: str) -> int:
+    return int(client.head(address, headers=SPOKEN).headers["upload-offset"])
+
+
+def _go_on(client: httpx.Client, address: str, content: bytes) -> str:
+    """Send the rest, as clients do: a while later where the broken request still comes in.
+
+    The next process may take it: its connection waited, and was not the dead one's yet.
+    """
+    deadline = time.monotonic() + 30
+    while True:
+        stands = _offset(client, address)
+        headers = SPOKEN | CHUNK | {"Upload-Offset": str(stands)}
+        answer = client.patch(address, content=content[stands:], headers=headers)
+        if answer.status_code not in (409, 423):
+            assert answer.status_code == 204, answer.text
+            return answer.headers["location"]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def _break_off(
