@@ -83,6 +83,7 @@ def _table(name: str, amount: float, rows: Sequence[Row]) -> Iterator[str]:
     if not rows:
         return
     yield f"\n## {name}, amount {amount:g}\n"
+    yield f"Measured at commit {', '.join(dict.fromkeys(row['commit'] for row in rows))}.\n"
     yield "| way | MACs saved | latency, ms | SQNR, dB | metric | seconds |"
     yield "|---|---|---|---|---|---|"
     for row in rows:
