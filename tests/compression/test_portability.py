@@ -175,3 +175,12 @@ def test_what_no_run_can_show_is_said_to_be_unseen(tmp_path: Path) -> None:
     graph.save(made, path)
     given = CalibrationSet([{"x": normal(2, 24)}], "calibration")
     assert judge_products(path, given) == Products(1, 0, [], ["inner"])
+
+
+@pytest.mark.parametrize("format_", ["qdq", "qoperator"])
+def test_a_weight_that_is_a_vector_is_judged_as_a_column(format_: str, tmp_path: Path) -> None:
+    text = "g (float[n,5,9,9] x) => (float[n,5,9] y) { y = MatMul (x, w) }"
+    for weight, simulated in ((np.ones(9, np.float32), 1), (np.eye(9, dtype=np.float32)[0], 0)):
+        path = quantized(text, {"w": weight}, tmp_path, format=format_)
+        found = judge_products(path, CalibrationSet([{"x": samples()[0]}], "calibration"))
+        assert (found.layers, len(found.simulated), found.unseen) == (1, simulated, [])

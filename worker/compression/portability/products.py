@@ -84,6 +84,8 @@ def _made(node: ir.Node, weight: np.ndarray, tap: str | None, zero: int) -> Prod
         return Product(name, window.matrices(weight), tap, zero, window)
     if node.attributes.get_int("transB", 0):
         weight = weight.T
+    if weight.ndim == 1:
+        weight = weight[:, None]
     if weight.ndim != 2:
         # Stacked products: each is bounded by itself, and none is simulated.
         return Product(name, tuple(weight.reshape(-1, *weight.shape[-2:])), None)
