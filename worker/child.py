@@ -57,6 +57,7 @@ class Job:
             request.model: request.name or "the model",
             request.calibration: "the calibration data",
             request.evaluation: "the evaluation data",
+            request.partner: "the partner",
         }
         for path, name in known.items():
             message = message.replace(Path(path).name, name) if path else message

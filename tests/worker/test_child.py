@@ -203,6 +203,15 @@ class TestRefusals:
         assert ended.error["code"] == "invalid_data"
         assert str(folder) not in json.dumps(ended.error)
 
+    def test_a_file_is_not_called_as_the_store_keeps_it(self, run: Run, tmp_path: Path) -> None:
+        kept = tmp_path / "5f1e0c"
+        kept.write_text("no model")
+        ended = run(DIGITS / "digits.onnx", kind="compress", partner=str(kept))
+        assert ended.error is not None
+        assert ended.error["code"] == "invalid_model"
+        assert "the partner" in ended.error["message"]
+        assert "5f1e0c" not in json.dumps(ended.error)
+
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 class TestHostileModels:
