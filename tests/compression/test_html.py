@@ -170,6 +170,16 @@ def test_verdict_stands_at_the_top() -> None:
     assert page.index("<h1") < page.index("<svg")
 
 
+def test_the_heading_is_one_sentence_and_the_others_follow() -> None:
+    given = report()
+    long = given.verdict.model_copy(
+        update={"sentence": "Done as asked. 2.5 kB are 3. That is it."}
+    )
+    page = render(given.model_copy(update={"verdict": long}))
+    assert "<h1>Done as asked.</h1>" in page
+    assert "<p>2.5 kB are 3. That is it.</p>" in page
+
+
 def test_page_holds_figures_pictures_warnings_and_how_to_make_it_again() -> None:
     seen = Elements(render(report()))
     assert seen.tags.count("svg") >= 6

@@ -20,11 +20,14 @@ FOLDER: Final = Path(__file__).parent
 def render(report: Report) -> str:
     """The page. Names of files, layers and outputs are untrusted: every one is escaped."""
     style = (FOLDER / "report.css").read_text(encoding="utf-8")
+    headline, stop, details = report.verdict.sentence.partition(". ")
     return (
         _environment()
         .get_template("report.html")
         .render(
             report=report,
+            headline=headline + stop.strip(),
+            details=details,
             style=Markup(style),  # noqa: S704 - our own file
             style_hash=_hash(style),
             outcome=words.OUTCOMES[report.verdict.outcome],
