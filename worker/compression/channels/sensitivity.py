@@ -17,6 +17,7 @@ from worker.compression.channels.observe import Observation
 from worker.compression.channels.rewrite import masked
 from worker.compression.channels.survey import Survey
 from worker.compression.channels.trace import Feed, with_outputs
+from worker.compression.fidelity import is_written_softmax
 
 # Samples of one probe: as many as these multiply-accumulates of all probes allow, in limits.
 _MACS_OF_PROBES = 100e9
@@ -120,7 +121,7 @@ def unsquashed(output: ir.Value) -> str | None:
         return None
     if node.op_type in ("Softmax", "LogSoftmax", "Sigmoid"):
         value = node.inputs[0]
-    elif node.op_type == "Div":
+    elif node.op_type == "Div" and is_written_softmax(node):
         value = _exponent(node.inputs[0])
     else:
         return None

@@ -1,5 +1,6 @@
 """How close a compressed model stays to the original, judged on samples that it never saw."""
 
+from worker.compression.fidelity.answers import is_written_softmax
 from worker.compression.fidelity.bounds import (
     bound_used,
     drop,
@@ -48,6 +49,7 @@ __all__ = [
     "examine",
     "foretold",
     "interval_end",
+    "is_written_softmax",
     "keeps",
     "layout",
     "output_kinds",

@@ -59,7 +59,7 @@ def is_softmaxed(value: ir.Value, rank: int | None) -> bool:
     for node, axis in _trail(value):
         if node.op_type in _SOFTMAX:
             return _axis(node, rank) == axis
-        if node.op_type in ("Div", "Sub") and _is_softmax(node):
+        if node.op_type in ("Div", "Sub") and is_written_softmax(node):
             return True
         if node.op_type not in _MONOTONE and node.op_type not in _MOVES:
             return False
@@ -123,7 +123,7 @@ def _axis(node: ir.Node, rank: int | None) -> int:
     return axis if axis < 0 else axis - (len(shape) if shape is not None else (rank or 2))
 
 
-def _is_softmax(node: ir.Node) -> bool:
+def is_written_softmax(node: ir.Node) -> bool:
     """A softmax written out: exp(x) / sum(exp(x)), or its logarithm, x - log(sum(exp(x)))."""
     if node.op_type == "Sub":
         below = maker(node.inputs[1], through=_SPREAD)
