@@ -38,6 +38,19 @@ def test_sixteen_samples_seldom_call_a_loss_small() -> None:
     assert np.mean(np.array(estimates) < changed / 3) < 0.1
 
 
+def test_large_errors_far_from_any_border_change_nothing() -> None:
+    before = logits(2000, seed=6)
+    after = noisy(before, 0.2, seed=7)
+    plain, outliers = Margins(), Margins()
+    plain.add(before, after)
+    # One answer in 100, each far ahead of the next, gains ten times what separates it.
+    surest = np.sort(before, axis=-1)
+    far = np.argsort(surest[:, -1] - surest[:, -2])[-20:]
+    after[far, before[far].argmax(-1)] += 20
+    outliers.add(before, after)
+    assert (outliers.likely_drop() or 0) < 2.2 * (plain.likely_drop() or 0)
+
+
 def test_probabilities_tell_the_same_as_their_logits() -> None:
     before = logits(64, seed=3)
     after = noisy(before, 0.2, seed=4)
