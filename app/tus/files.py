@@ -13,7 +13,7 @@ from pathlib import Path
 from app.errors import Refusal
 from app.tus.growth import gone
 from worker.jobs import Announced
-from worker.objects import Incoming, LocalStore, sweep_folder
+from worker.objects import Incoming, LocalStore, sweep_folder, sync_folder
 
 
 class FileAppending:
@@ -51,7 +51,7 @@ class FileGrowth:
     def begin(self, upload_id: str) -> None:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
         os.close(os.open(self._path(upload_id), flags, 0o600))
-        _sync(self._folder)
+        sync_folder(self._folder)
 
     def offset(self, upload: Announced) -> int:
         try:
@@ -96,11 +96,3 @@ class FileGrowth:
 
     def _path(self, upload_id: str) -> Path:
         return self._folder / upload_id
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -112,3 +112,12 @@ def sweep_folder(folder: Path, *, before: float) -> None:
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < before:
                     path.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Keep the names in a folder over a power failure: fsync of a file keeps its bytes."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -19,7 +19,7 @@ from worker.objects.base import (
     checked,
     upload_key,
 )
-from worker.objects.incoming import Incoming, sweep_folder
+from worker.objects.incoming import Incoming, sweep_folder, sync_folder
 
 # No owner's id begins with a dot, so no key does.
 _SPOOL = ".incoming"
@@ -129,7 +129,7 @@ class LocalStore:
                 if not path.exists():
                     raise
         for folder in target.relative_to(self._root).parents:
-            _sync(self._root / folder)
+            sync_folder(self._root / folder)
 
     def _prune(self, folder: Path) -> None:
         """Remove folders that became empty."""
@@ -149,14 +149,6 @@ def _pieces(file: FileIO, start: int, stop: int | None) -> Generator[bytes]:
                 return
             left = None if left is None else left - len(data)
             yield data
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
